@@ -1,0 +1,88 @@
+/* SCRAM-SHA-256, both roles, as machines: a message goes in, a message comes out.
+ *
+ * RFC 5802, RFC 7677; manual: "SASL Authentication". Randomness is passed in. No channel binding:
+ * the client may say "n" (does not support it) or "y" (supports it, believes that the server
+ * doesn't), "p" is refused. As in PostgreSQL the user name inside the exchange is ignored, and a
+ * password that SASLprep can't prepare is used as it is. Keys are wiped when a machine is freed.
+ *
+ * With iteration counts of a server's choice the client role computes for a while (4096: 2 ms);
+ * it refuses more than SCRAM_ITERATIONS_MAX.
+ */
+#ifndef PGTRICKLE_PROTOCOL_SCRAM_H
+#define PGTRICKLE_PROTOCOL_SCRAM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/str.h"
+#include "base/text.h"
+
+#define SCRAM_MECHANISM "SCRAM-SHA-256"
+#define SCRAM_KEY_LEN 32
+#define SCRAM_SALT_MAX 128
+#define SCRAM_ITERATIONS_MAX 1000000
+#define SCRAM_ITERATIONS_DEFAULT 4096
+#define SCRAM_SALT_DEFAULT_LEN 16
+#define SCRAM_NONCE_RAW_LEN 18 /* random bytes for a nonce, as PostgreSQL */
+
+/* What a server keeps. */
+struct scram_secret {
+    int iterations;
+    size_t salt_len;
+    uint8_t salt[SCRAM_SALT_MAX];
+    uint8_t stored_key[SCRAM_KEY_LEN];
+    uint8_t server_key[SCRAM_KEY_LEN];
+};
+
+/* What proves an identity without the password, for the secret it was made from. */
+struct scram_keys {
+    uint8_t client_key[SCRAM_KEY_LEN];
+    uint8_t server_key[SCRAM_KEY_LEN];
+};
+
+/* "SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey"; false when it is not that. */
+bool scram_secret_parse(struct str text, struct scram_secret *s);
+void scram_secret_print(const struct scram_secret *s, struct text *out);
+/* salt.len <= SCRAM_SALT_MAX, iterations in 1..SCRAM_ITERATIONS_MAX, else false. */
+bool scram_secret_from_password(struct str password, struct str salt, int iterations,
+                                struct scram_secret *s);
+/* The same salt for the same user every time, and keys that no password has, so that an unknown
+ * user looks like a known one with a wrong password. mock_key: random, kept for the process's
+ * life. */
+bool scram_secret_mock(struct str user, const uint8_t mock_key[32], int iterations,
+                       struct scram_secret *s);
+/* A cleartext password arrived: is it the one? */
+bool scram_password_matches(const struct scram_secret *s, struct str password);
+
+enum scram_step {
+    SCRAM_CONTINUE,  /* send what came out, feed the answer */
+    SCRAM_DONE,      /* proved; send what came out unless it is empty */
+    SCRAM_DENIED,    /* well-formed, and the proof is wrong: 28P01 */
+    SCRAM_MALFORMED, /* 08P01 */
+};
+
+struct scram_server;
+
+/* nonce_raw: SCRAM_NONCE_RAW_LEN random bytes. The secret is copied. */
+struct scram_server *scram_server_new(const struct scram_secret *secret,
+                                      const uint8_t nonce_raw[SCRAM_NONCE_RAW_LEN]);
+/* First the client-first-message, then the client-final-message. `out` is replaced. */
+enum scram_step scram_server_step(struct scram_server *s, struct str in, struct text *out);
+/* After SCRAM_DONE: the keys, with which to log in as the same user on a server that has the same
+ * secret. */
+void scram_server_keys(const struct scram_server *s, struct scram_keys *keys);
+void scram_server_free(struct scram_server *s);
+
+struct scram_client;
+
+struct scram_client *scram_client_new(struct str password,
+                                      const uint8_t nonce_raw[SCRAM_NONCE_RAW_LEN]);
+struct scram_client *scram_client_new_with_keys(const struct scram_keys *keys,
+                                                const uint8_t nonce_raw[SCRAM_NONCE_RAW_LEN]);
+/* First with an empty `in`: the client-first-message comes out. Then the server-first-message,
+ * then the server-final-message: SCRAM_DONE when the server has proved itself. */
+enum scram_step scram_client_step(struct scram_client *c, struct str in, struct text *out);
+void scram_client_free(struct scram_client *c);
+
+#endif
