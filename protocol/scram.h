@@ -69,9 +69,9 @@ struct scram_server *scram_server_new(const struct scram_secret *secret,
                                       const uint8_t nonce_raw[SCRAM_NONCE_RAW_LEN]);
 /* First the client-first-message, then the client-final-message. `out` is replaced. */
 enum scram_step scram_server_step(struct scram_server *s, struct str in, struct text *out);
-/* After SCRAM_DONE: the keys, with which to log in as the same user on a server that has the same
- * secret. */
-void scram_server_keys(const struct scram_server *s, struct scram_keys *keys);
+/* After SCRAM_DONE, else false: the keys, with which to log in as the same user on a server that
+ * has the same secret. */
+bool scram_server_keys(const struct scram_server *s, struct scram_keys *keys);
 void scram_server_free(struct scram_server *s);
 
 struct scram_client;
