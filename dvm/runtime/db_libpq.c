@@ -219,13 +219,12 @@ static void copy_rows(const PGresult *r, struct arena *a, struct db_rows *rows)
 
     copy_columns(r, a, rows);
     rows->n_rows = PQntuples(r);
-    rows->cells =
-        arena_new_array(a, const char *, (size_t)rows->n_rows * (size_t)rows->n_columns);
+    rows->cells = arena_new_array(a, const char *, (size_t)rows->n_rows *(size_t)rows->n_columns);
     for (int row = 0; row < rows->n_rows; row++)
         for (int i = 0; i < rows->n_columns; i++, at++)
             if (!PQgetisnull(r, row, i))
-                rows->cells[at] = arena_strndup(a, PQgetvalue(r, row, i),
-                                                (size_t)PQgetlength(r, row, i));
+                rows->cells[at] =
+                    arena_strndup(a, PQgetvalue(r, row, i), (size_t)PQgetlength(r, row, i));
 }
 
 static bool unusable(struct err *e)
@@ -333,8 +332,12 @@ static const char session_setup[] =
 struct db_libpq *db_libpq_open(const char *conninfo, int stop_fd, struct err *e)
 {
     /* Before dbname: defaults, which conninfo overrides. After it: ours, whatever it says. */
-    const char *keywords[] = { "tcp_user_timeout", "keepalives_idle", "keepalives_interval",
-                               "keepalives_count", "dbname",          "client_encoding",
+    const char *keywords[] = { "tcp_user_timeout",
+                               "keepalives_idle",
+                               "keepalives_interval",
+                               "keepalives_count",
+                               "dbname",
+                               "client_encoding",
                                NULL };
     const char *values[] = { "60000", "30", "10", "3", conninfo, "UTF8", NULL };
     struct db_libpq *c = mem_alloc(sizeof(*c));

@@ -40,6 +40,11 @@ bool install_run(struct dvm *d, struct db_libpq *c, const char *database, struct
 void install_remember(struct dvm *d, const char *conninfo);
 void install_forget(struct dvm *d, const char *conninfo);
 
+/* As dvm_complete_requests, for the requests that a condition on pgtrickle.pgt_requests chooses. */
+bool request_complete_where(struct dvm *d, struct dvm_db *db, const char *where,
+                            void (*notice)(void *arg, const char *severity, const char *message),
+                            void *notice_arg, struct err *e);
+
 void scheduler_stop(struct scheduler *s); /* ends the threads and frees; NULL is fine */
 
 #endif

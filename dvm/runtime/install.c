@@ -49,8 +49,7 @@ static bool is_remembered(struct dvm *d, const char *conninfo)
     return found;
 }
 
-bool install_look(const struct dvm *d, struct db_libpq *c, enum install_state *state,
-                  struct err *e)
+bool install_look(const struct dvm *d, struct db_libpq *c, enum install_state *state, struct err *e)
 {
     struct dvm_db *db = db_libpq_db(c);
     struct db_rows rows;
@@ -83,16 +82,15 @@ static bool may_install(struct dvm_db *db, struct err *e)
     bool ok;
 
     arena_init(&a);
-    ok = db_query(
-        db, &a, &rows, e,
-        "SELECT pg_catalog.current_database(), current_user, "
-        "pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'), "
-        "pg_catalog.pg_is_in_recovery(), "
-        "pg_catalog.quote_ident(pg_catalog.current_database()), "
-        "pg_catalog.quote_ident(current_user), "
-        "(SELECT pg_catalog.pg_get_userbyid(n.nspowner) FROM pg_catalog.pg_namespace n "
-        "WHERE n.nspname IN ('pgtrickle', 'pgtrickle_changes') "
-        "AND NOT pg_catalog.pg_has_role(n.nspowner, 'USAGE') LIMIT 1)");
+    ok = db_query(db, &a, &rows, e,
+                  "SELECT pg_catalog.current_database(), current_user, "
+                  "pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'), "
+                  "pg_catalog.pg_is_in_recovery(), "
+                  "pg_catalog.quote_ident(pg_catalog.current_database()), "
+                  "pg_catalog.quote_ident(current_user), "
+                  "(SELECT pg_catalog.pg_get_userbyid(n.nspowner) FROM pg_catalog.pg_namespace n "
+                  "WHERE n.nspname IN ('pgtrickle', 'pgtrickle_changes') "
+                  "AND NOT pg_catalog.pg_has_role(n.nspowner, 'USAGE') LIMIT 1)");
     if (!ok)
         goto out;
     if (db_cell(&rows, 0, 3)[0] == 't') {
