@@ -28,10 +28,10 @@
     X(TIME, cancel_wait_timeout, "10", RELOAD, "Longest wait of a cancel request for a connection")  \
     X(TIME, client_idle_timeout, "0", RELOAD, "Close clients that have been idle this long")         \
     X(TIME, client_login_timeout, "60", RELOAD, "Close clients that do not finish their login")      \
+    X(STRING, client_tls13_ciphers, "", RELOAD, "Cipher suites of TLS 1.3 towards clients")          \
     X(STRING, client_tls_ca_file, "", RELOAD, "Certificates that client certificates are checked against") \
     X(STRING, client_tls_cert_file, "", RELOAD, "Own certificate, shown to clients")                 \
     X(STRING, client_tls_ciphers, "default", RELOAD, "Ciphers up to TLS 1.2 towards clients")        \
-    X(STRING, client_tls13_ciphers, "", RELOAD, "Cipher suites of TLS 1.3 towards clients")          \
     X(STRING, client_tls_dheparams, "auto", RELOAD, "Sizes of DHE keys: none, auto, legacy")         \
     X(STRING, client_tls_ecdhcurve, "auto", RELOAD, "Curve of ECDHE keys: none, auto, or its name")  \
     X(STRING, client_tls_key_file, "", RELOAD, "Private key of client_tls_cert_file")                \
@@ -90,10 +90,10 @@
     X(STRING, server_reset_query, "DISCARD ALL", RELOAD, "Sent when a connection goes back, in session mode") \
     X(BOOL, server_reset_query_always, "0", RELOAD, "Send server_reset_query in the other modes too") \
     X(BOOL, server_round_robin, "0", RELOAD, "Use the idle connection that has waited longest")      \
+    X(STRING, server_tls13_ciphers, "", RELOAD, "Cipher suites of TLS 1.3 towards servers")          \
     X(STRING, server_tls_ca_file, "", RELOAD, "Certificates that server certificates are checked against") \
     X(STRING, server_tls_cert_file, "", RELOAD, "Own certificate, shown to servers")                 \
     X(STRING, server_tls_ciphers, "default", RELOAD, "Ciphers up to TLS 1.2 towards servers")        \
-    X(STRING, server_tls13_ciphers, "", RELOAD, "Cipher suites of TLS 1.3 towards servers")          \
     X(STRING, server_tls_key_file, "", RELOAD, "Private key of server_tls_cert_file")                \
     X(TLS_PROTOCOLS, server_tls_protocols, "secure", RELOAD, "TLS versions towards servers")         \
     X(SSLMODE, server_tls_sslmode, "prefer", RELOAD, "TLS towards servers")                          \
