@@ -10,8 +10,7 @@
 #include <stringprep.h>
 
 #include "base/arena.h"
-
-#define NONCE_TEXT_LEN 24 /* base64 of SCRAM_NONCE_RAW_LEN bytes */
+#include "protocol/scram_internal.h"
 
 /* ---- base64, strict: no blanks, padding only where it belongs ---- */
 
@@ -293,26 +292,39 @@ enum scram_state {
 struct scram_server {
     enum scram_state state;
     struct scram_secret secret;
-    char nonce[NONCE_TEXT_LEN + 1]; /* our half */
-    char gs2_flag;                  /* 'n' or 'y' */
-    struct text nonces;             /* the client's half, then ours */
-    struct text auth;               /* AuthMessage, as far as it has come */
+    struct text nonce;  /* our half */
+    char gs2_flag;      /* 'n' or 'y' */
+    struct text nonces; /* the client's half, then ours */
+    struct text auth;   /* AuthMessage, as far as it has come */
     uint8_t client_key[SCRAM_KEY_LEN];
 };
 
-static void encode_nonce(char text[NONCE_TEXT_LEN + 1], const uint8_t raw[SCRAM_NONCE_RAW_LEN])
+static struct text nonce_text(const uint8_t raw[SCRAM_NONCE_RAW_LEN])
 {
-    EVP_EncodeBlock((uint8_t *)text, raw, SCRAM_NONCE_RAW_LEN);
+    struct text t;
+    text_init(&t);
+    put_base64(&t, raw, SCRAM_NONCE_RAW_LEN);
+    return t;
+}
+
+struct scram_server *scram_server_new_with_nonce(const struct scram_secret *secret,
+                                                 struct str nonce)
+{
+    struct scram_server *s = mem_alloc(sizeof(*s));
+    *s = (struct scram_server){ .state = WANTS_FIRST, .secret = *secret };
+    text_init(&s->nonce);
+    text_init(&s->nonces);
+    text_init(&s->auth);
+    text_put_str(&s->nonce, nonce);
+    return s;
 }
 
 struct scram_server *scram_server_new(const struct scram_secret *secret,
                                       const uint8_t nonce_raw[SCRAM_NONCE_RAW_LEN])
 {
-    struct scram_server *s = mem_alloc(sizeof(*s));
-    *s = (struct scram_server){ .state = WANTS_FIRST, .secret = *secret };
-    encode_nonce(s->nonce, nonce_raw);
-    text_init(&s->nonces);
-    text_init(&s->auth);
+    struct text nonce = nonce_text(nonce_raw);
+    struct scram_server *s = scram_server_new_with_nonce(secret, text_str(&nonce));
+    text_free(&nonce);
     return s;
 }
 
@@ -333,7 +345,7 @@ static enum scram_step server_first(struct scram_server *s, struct str in, struc
         return SCRAM_MALFORMED;
 
     text_put_str(&s->nonces, nonce);
-    text_put(&s->nonces, s->nonce);
+    text_put_str(&s->nonces, text_str(&s->nonce));
     text_printf(out, "r=%s,s=", s->nonces.ptr);
     put_base64(out, s->secret.salt, s->secret.salt_len);
     text_printf(out, ",i=%d", s->secret.iterations);
@@ -429,6 +441,7 @@ void scram_server_free(struct scram_server *s)
 {
     if (s == NULL)
         return;
+    text_free(&s->nonce);
     text_free(&s->nonces);
     text_free(&s->auth);
     OPENSSL_cleanse(s, sizeof(*s));
@@ -443,23 +456,27 @@ struct scram_client {
     struct scram_keys keys;
     char *password; /* NULL when the keys were given */
     size_t password_len;
-    char nonce[NONCE_TEXT_LEN + 1]; /* our half */
-    struct text auth;               /* AuthMessage, as far as it has come */
+    struct text user;  /* in the client-first-message */
+    struct text nonce; /* our half */
+    struct text auth;  /* AuthMessage, as far as it has come */
 };
 
-static struct scram_client *client_new(const uint8_t nonce_raw[SCRAM_NONCE_RAW_LEN])
+static struct scram_client *client_new(struct str user, struct str nonce)
 {
     struct scram_client *c = mem_alloc(sizeof(*c));
     *c = (struct scram_client){ .state = WANTS_START };
-    encode_nonce(c->nonce, nonce_raw);
+    text_init(&c->user);
+    text_init(&c->nonce);
     text_init(&c->auth);
+    text_put_str(&c->user, user);
+    text_put_str(&c->nonce, nonce);
     return c;
 }
 
-struct scram_client *scram_client_new(struct str password,
-                                      const uint8_t nonce_raw[SCRAM_NONCE_RAW_LEN])
+struct scram_client *scram_client_new_with_nonce(struct str user, struct str password,
+                                                 struct str nonce)
 {
-    struct scram_client *c = client_new(nonce_raw);
+    struct scram_client *c = client_new(user, nonce);
     c->password = mem_alloc(password.len + 1);
     if (password.len > 0)
         memcpy(c->password, password.ptr, password.len);
@@ -468,19 +485,30 @@ struct scram_client *scram_client_new(struct str password,
     return c;
 }
 
+/* The server knows the user from the startup packet: the name here stays empty, as libpq's. */
+struct scram_client *scram_client_new(struct str password,
+                                      const uint8_t nonce_raw[SCRAM_NONCE_RAW_LEN])
+{
+    struct text nonce = nonce_text(nonce_raw);
+    struct scram_client *c = scram_client_new_with_nonce(STR(""), password, text_str(&nonce));
+    text_free(&nonce);
+    return c;
+}
+
 struct scram_client *scram_client_new_with_keys(const struct scram_keys *keys,
                                                 const uint8_t nonce_raw[SCRAM_NONCE_RAW_LEN])
 {
-    struct scram_client *c = client_new(nonce_raw);
+    struct text nonce = nonce_text(nonce_raw);
+    struct scram_client *c = client_new(STR(""), text_str(&nonce));
+    text_free(&nonce);
     c->keys = *keys;
     c->has_keys = true;
     return c;
 }
 
-/* The server knows the user from the startup packet: the name here stays empty, as libpq's. */
 static enum scram_step client_start(struct scram_client *c, struct text *out)
 {
-    text_printf(&c->auth, "n=,r=%s", c->nonce);
+    text_printf(&c->auth, "n=%s,r=%s", c->user.ptr, c->nonce.ptr);
     text_printf(out, "n,,%s", c->auth.ptr);
     text_put_char(&c->auth, ',');
     c->state = WANTS_FIRST;
@@ -496,7 +524,7 @@ static enum scram_step client_answer(struct scram_client *c, struct str in, stru
     if (!take_attribute(&in, 'r', &nonce) || !take_attribute(&in, 's', &salt_text) ||
         !take_attribute(&in, 'i', &iterations_text) || in.len > 0 || !is_nonce(nonce))
         return SCRAM_MALFORMED;
-    if (nonce.len <= NONCE_TEXT_LEN || !str_starts_with(nonce, str_from(c->nonce)) ||
+    if (nonce.len <= c->nonce.len || !str_starts_with(nonce, text_str(&c->nonce)) ||
         !decode_base64(salt_text, salt, sizeof(salt), &salt_len) ||
         !parse_iterations(iterations_text, SCRAM_ITERATIONS_MAX, &iterations))
         return SCRAM_MALFORMED;
@@ -563,6 +591,8 @@ void scram_client_free(struct scram_client *c)
     if (c->password != NULL)
         OPENSSL_cleanse(c->password, c->password_len);
     free(c->password);
+    text_free(&c->user);
+    text_free(&c->nonce);
     text_free(&c->auth);
     OPENSSL_cleanse(c, sizeof(*c));
     free(c);
