@@ -16,9 +16,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/bytequeue.h"
 #include "base/err.h"
 #include "base/str.h"
-#include "base/text.h"
 #include "proxy/config.h"
 #include "proxy/stats.h"
 #include "proxy/userlist.h"
@@ -202,7 +202,7 @@ void admin_session_free(struct admin_session *s);
 
 /* The ParameterStatus messages of a console login; the core sends AuthenticationOk before, and
  * BackendKeyData and ReadyForQuery after them. */
-void admin_put_login_parameters(const struct admin_view *view, struct text *out);
+void admin_put_login_parameters(const struct admin_view *view, struct bytequeue *out);
 
 enum admin_next {
     ADMIN_READY,   /* give the next message */
@@ -213,11 +213,11 @@ enum admin_next {
 /* One whole message of the client: its type and body (without type and length). Appends answers to
  * out. Any bytes are fine: what can't be understood is answered with an error. */
 enum admin_next admin_on_message(struct admin_session *s, char type, struct str body,
-                                 struct text *out);
+                                 struct bytequeue *out);
 
 /* A waiting command is over: NULL for success, else what went wrong. The core calls it once for
  * each ADMIN_WAITS unless the session was freed. */
-void admin_complete(struct admin_session *s, const struct err *e, struct text *out);
+void admin_complete(struct admin_session *s, const struct err *e, struct bytequeue *out);
 bool admin_session_is_waiting(const struct admin_session *s);
 
 #endif
