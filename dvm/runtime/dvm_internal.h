@@ -18,10 +18,10 @@ enum dvm_lock { DVM_LOCK_INSTALL = 1, DVM_LOCK_SCHEDULER = 2 };
 struct dvm {
     struct dvm_config config;
     char version[17]; /* of the embedded SQL side: what pgtrickle._version() answers when current */
-    pthread_mutex_t mutex; /* over the two below */
+    pthread_mutex_t mutex; /* over what follows */
     char **current;        /* conninfo of databases known to hold this version */
     int n_current;
-    struct scheduler *scheduler; /* only the thread that starts and stops it touches this */
+    struct scheduler *scheduler;
 };
 
 void dvm_log(const struct dvm *d, enum dvm_log_level level, const char *fmt, ...)
@@ -44,7 +44,5 @@ void install_forget(struct dvm *d, const char *conninfo);
 bool request_complete_where(struct dvm *d, struct dvm_db *db, const char *where,
                             void (*notice)(void *arg, const char *severity, const char *message),
                             void *notice_arg, struct err *e);
-
-void scheduler_stop(struct scheduler *s); /* ends the threads and frees; NULL is fine */
 
 #endif
