@@ -1,0 +1,67 @@
+/* What the compiler knows of the database: a value, read by analyze.c, owned by the
+ * compile arena.
+ */
+#ifndef PGTRICKLE_DVM_CATALOG_H
+#define PGTRICKLE_DVM_CATALOG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct cat_column {
+    int attnum;
+    const char *name;
+    const char *type; /* format_type with typmod, COLLATE when not the type's own */
+    bool not_null;    /* enforced and validated */
+    bool is_virtual;  /* generated, not stored: absent from transition tables */
+};
+
+struct cat_key {
+    int *columns; /* indexes into cat_table.columns */
+    int n;
+    bool primary;
+};
+
+struct cat_table {
+    uint32_t oid;
+    const char *schema;
+    const char *name;
+    char relkind;
+    bool temporary;
+    bool unlogged;
+    bool inherits;     /* takes part in inheritance or partitioning */
+    bool row_security; /* policies apply to the current role */
+    bool is_system;
+    bool is_stream_table;
+    const char *view_definition; /* relkind v */
+    struct cat_column *columns;
+    int n_columns;
+    struct cat_key *keys;
+    int n_keys;
+};
+
+struct cat_function {
+    const char *schema;
+    const char *name;
+    char volatility; /* i, s, v */
+    bool aggregate;
+    bool builtin; /* pg_catalog */
+};
+
+struct cat_output {
+    const char *name;
+    const char *type;
+    uint32_t type_oid;
+    int32_t typmod;
+};
+
+struct catalog {
+    const char *canonical; /* pg_get_viewdef of the definition, columns qualified */
+    struct cat_output *outputs;
+    int n_outputs;
+    struct cat_table *tables;
+    int n_tables;
+    struct cat_function *functions;
+    int n_functions;
+};
+
+#endif

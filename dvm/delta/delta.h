@@ -1,0 +1,96 @@
+/* Delta rules: operator -> SQL.
+ *
+ * For every operator R there are two relations, each a SELECT over columns c<i>:
+ *   new(R)    the rows as of now; plain SQL, no weights
+ *   delta(R)  the change since the last refresh as a Z-set: rows with a weight w
+ * The old state needs no rule: old(R) = new(R) - delta(R). Where a rule calls for
+ * old rows the minus is distributed, L_old * dS = L_new * dS - dL * dS, so that base
+ * tables are always probed through their indexes.
+ *
+ * Deltas become CTEs d<op>, affected keys k<op>, in the order in which they are
+ * first asked for. A delta that is empty because nothing below changed is NULL and
+ * its terms are left out.
+ */
+#ifndef PGTRICKLE_DVM_DELTA_DELTA_H
+#define PGTRICKLE_DVM_DELTA_DELTA_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/text.h"
+#include "dvm/optree.h"
+
+enum delta_from {
+    DELTA_FROM_BUFFER,  /* deferred: pgtrickle_changes.c_<relid> behind the frontier $1..$5 */
+    DELTA_FROM_INSERT,  /* trigger: transition table __pgt_new */
+    DELTA_FROM_DELETE,  /* trigger: __pgt_old */
+    DELTA_FROM_UPDATE,  /* trigger: both */
+    DELTA_FROM_PENDING, /* trigger: collected in pgtrickle_changes.p_<pgt_id>_<relid> */
+};
+
+struct delta {
+    struct arena *a;
+    const struct optree *tree;
+    enum delta_from from;
+    uint64_t changed; /* bit per source */
+    int64_t pgt_id;
+    struct text with;   /* the CTEs so far: "WITH x AS (…),\n y AS (…)" */
+    const char **names; /* per operator: its delta's CTE; NULL: not asked yet */
+    bool *asked;
+    const char **keys; /* per operator: its affected keys' CTE */
+};
+
+void delta_init(struct delta *d, struct arena *a, const struct optree *tree, enum delta_from from,
+                uint64_t changed, int64_t pgt_id);
+
+/* The name of a relation with the needed columns of op and w; NULL when nothing can have
+ * changed. */
+const char *delta_of(struct delta *d, const struct op *op);
+
+/* SELECT of the needed columns of op as of now. With restricted, that operator is evaluated only for
+ * the keys in keys_cte (a scan: the rows with these keys). */
+void delta_put_new(struct text *out, const struct op *op, const struct op *restricted,
+                   const char *keys_cte);
+
+/* op's DISTINCT ON over the relation `from`. Ties of ORDER BY are broken by all columns, so that the
+ * choice is the same each time. */
+void delta_put_distinct_on(struct text *out, const struct op *op, const char *from);
+
+/* SELECT of the needed columns of op's input, now, for the affected keys only. */
+void delta_put_affected(struct text *out, const struct op *op, const char *keys_cte);
+
+/* The CTE of the distinct keys k0.. of op (OP_GROUP, OP_DISTINCT_ON; a scan with a key) that the
+ * change touches; NULL as delta_of. */
+const char *delta_keys(struct delta *d, const struct op *op);
+
+/* Adds "name AS [MATERIALIZED] (" to the CTEs; the caller writes the body to d->with, then
+ * delta_cte_end. */
+void delta_cte_begin(struct delta *d, const char *name, bool materialized);
+void delta_cte_end(struct delta *d);
+
+/* ---- writing SQL --------------------------------------------------------------------------- */
+
+/* An expression over the input. Columns below split are left.c<n>, the others right.c<n-split>. */
+void put_expr(struct text *out, const struct expr *e, const char *left, const char *right, int split,
+              const char *time);
+/* An expression over one relation. The refresh's time is now(). */
+void put_expr_over(struct text *out, const struct expr *e, const char *alias);
+/* "alias.c0, alias.c2": the needed columns, each followed by ", " when comma_last. */
+void put_needed(struct text *out, const struct op *op, const char *alias, bool comma_last);
+/* One aggregate call over alias. */
+void put_aggregate(struct text *out, const struct op_aggregate *g, const char *alias);
+/* A value in a form that can be compared: itself, or its text. */
+void put_comparable(struct text *out, const struct value_type *t, const char *value);
+
+/* How the frontier is compared: the condition for a new buffer row; prefix is "b." or "". */
+void put_frontier(struct text *out, const char *prefix);
+
+/* ---- rules, one an operator ---------------------------------------------------------------- */
+
+typedef void delta_rule(struct delta *d, const struct op *op, struct text *out);
+
+delta_rule delta_scan, delta_filter, delta_project, delta_union_all, delta_join, delta_left_join,
+    delta_group, delta_distinct_on;
+
+#endif

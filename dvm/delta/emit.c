@@ -1,0 +1,77 @@
+/* Writing SQL that every rule needs. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "dvm/delta/delta.h"
+
+void put_expr(struct text *out, const struct expr *e, const char *left, const char *right, int split,
+              const char *time)
+{
+    const char *at = e->text;
+
+    while (*at != '\0') {
+        char *end;
+        long n;
+        int column;
+
+        if (strncmp(at, "__pgth", 6) != 0) {
+            text_put_char(out, *at++);
+            continue;
+        }
+        n = strtol(at + 6, &end, 10);
+        column = e->holes[n].column;
+        if (column < 0)
+            text_printf(out, "(%s::%s)", time, e->holes[n].time_type);
+        else if (column < split)
+            text_printf(out, "%s.c%d", left, column);
+        else
+            text_printf(out, "%s.c%d", right, column - split);
+        at = end + 1;
+    }
+}
+
+void put_expr_over(struct text *out, const struct expr *e, const char *alias)
+{
+    put_expr(out, e, alias, alias, 1 << 30, "pg_catalog.now()");
+}
+
+void put_needed(struct text *out, const struct op *op, const char *alias, bool comma_last)
+{
+    bool first = true;
+
+    for (int i = 0; i < op->n_columns; i++) {
+        if (!op->needed[i])
+            continue;
+        text_printf(out, "%s%s.c%d", first ? "" : ", ", alias, i);
+        first = false;
+    }
+    if (comma_last && !first)
+        text_put(out, ", ");
+}
+
+void put_aggregate(struct text *out, const struct op_aggregate *g, const char *alias)
+{
+    text_printf(out, "pg_catalog.%s(%s", g->function, g->distinct ? "DISTINCT " : "");
+    if (g->star)
+        text_put(out, "*");
+    else
+        put_expr_over(out, g->arg, alias);
+    text_put(out, ")");
+    if (g->filter != NULL) {
+        text_put(out, " FILTER (WHERE ");
+        put_expr_over(out, g->filter, alias);
+        text_put(out, ")");
+    }
+}
+
+void put_comparable(struct text *out, const struct value_type *t, const char *value)
+{
+    text_printf(out, t->has_equality ? "%s" : "%s::pg_catalog.text", value);
+}
+
+void put_frontier(struct text *out, const char *prefix)
+{
+    text_printf(out, "(%s__pgt_xid >= $1 OR %s__pgt_xid = ANY ($2) OR %s__pgt_xid = $3) ", prefix,
+                prefix, prefix);
+    text_printf(out, "AND (%s__pgt_xid <> $3 OR %s__pgt_seq > $4)", prefix, prefix);
+}

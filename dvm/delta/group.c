@@ -1,0 +1,114 @@
+/* Grouping, DISTINCT, DISTINCT ON below another operator: affected keys, new minus old.
+ *
+ *   dG(R) = G(R_new restricted to K) - G(R_old restricted to K),  K = keys of dR
+ *
+ * G needs rows, not weights: R_old restricted to K is R_new restricted to K minus dR, summed and
+ * written out w times. At the root of a definition the stored rows are G(R_old), see plan.c.
+ * Example: count(*) by region, R gains two rows of 'n': K = {n}; the new row (n, 5) comes with +1,
+ * the old one (n, 3) with -1.
+ */
+#include <stdio.h>
+
+#include "dvm/delta/delta.h"
+
+/* The CTE of the old rows of op's child with affected keys. */
+static const char *put_old_rows(struct delta *d, const struct op *op, const char *keys)
+{
+    const struct op *child = op->left;
+    const char *name = arena_printf(d->a, "o%d", op->id);
+    const char *changes = delta_of(d, child);
+    bool first = true;
+    struct text group;
+
+    text_init(&group);
+    delta_cte_begin(d, name, false);
+    text_put(&d->with, "SELECT ");
+    put_needed(&d->with, child, "v", false);
+    text_put(&d->with, " FROM (SELECT ");
+    for (int i = 0; i < child->n_columns; i++) {
+        char value[32];
+
+        if (!child->needed[i])
+            continue;
+        snprintf(value, sizeof(value), "u.c%d", i);
+        text_printf(&d->with,
+                    op->input_types[i].has_equality ? "u.c%d, "
+                                                    : "(pg_catalog.array_agg(u.c%d))[1] AS c%d, ",
+                    i, i);
+        text_put(&group, first ? "" : ", ");
+        put_comparable(&group, &op->input_types[i], value);
+        first = false;
+    }
+    text_put(&d->with, "pg_catalog.sum(u.w) AS w FROM (SELECT ");
+    put_needed(&d->with, child, "x", true);
+    text_put(&d->with, "1 AS w FROM (");
+    delta_put_affected(&d->with, op, keys);
+    text_put(&d->with, ") x UNION ALL SELECT ");
+    put_needed(&d->with, child, "x", true);
+    text_printf(&d->with, "-x.w FROM %s x) u", changes);
+    if (group.len > 0)
+        text_printf(&d->with, " GROUP BY %s", group.ptr);
+    text_put(&d->with, ") v CROSS JOIN LATERAL pg_catalog.generate_series(1, v.w)");
+    delta_cte_end(d);
+    text_free(&group);
+    return name;
+}
+
+static void put_old_groups(struct text *out, const struct op *op, const char *rows)
+{
+    bool first = true;
+
+    text_put(out, "SELECT ");
+    for (int i = 0; i < op->n_columns; i++) {
+        if (!op->needed[i])
+            continue;
+        text_put(out, first ? "" : ", ");
+        if (i < op->n_exprs)
+            put_expr_over(out, op->exprs[i], "x");
+        else
+            put_aggregate(out, &op->aggregates[i - op->n_exprs], "x");
+        text_printf(out, " AS c%d", i);
+        first = false;
+    }
+    text_printf(out, " FROM %s x", rows);
+    for (int i = 0; i < op->n_exprs; i++) {
+        text_put(out, i > 0 ? ", " : " GROUP BY ");
+        put_expr_over(out, op->exprs[i], "x");
+    }
+    if (op->n_exprs == 0 && first)
+        text_put(out, " HAVING true");
+}
+
+static void put_new_minus_old(struct delta *d, const struct op *op, struct text *out)
+{
+    const char *keys = delta_keys(d, op);
+    const char *rows = put_old_rows(d, op, keys);
+
+    text_put(out, "SELECT ");
+    put_needed(out, op, "y", true);
+    text_put(out, "1 AS w FROM (");
+    delta_put_new(out, op, op, keys);
+    text_put(out, ") y");
+    if (op->n_exprs == 0)
+        text_printf(out, " WHERE EXISTS (SELECT 1 FROM %s)", keys);
+    text_put(out, " UNION ALL SELECT ");
+    put_needed(out, op, "y", true);
+    text_put(out, "-1 FROM (");
+    if (op->kind == OP_GROUP)
+        put_old_groups(out, op, rows);
+    else
+        delta_put_distinct_on(out, op, rows);
+    text_put(out, ") y");
+    if (op->n_exprs == 0)
+        text_printf(out, " WHERE EXISTS (SELECT 1 FROM %s)", keys);
+}
+
+void delta_group(struct delta *d, const struct op *op, struct text *out)
+{
+    put_new_minus_old(d, op, out);
+}
+
+void delta_distinct_on(struct delta *d, const struct op *op, struct text *out)
+{
+    put_new_minus_old(d, op, out);
+}

@@ -1,0 +1,345 @@
+/* new(R): the rows as of now. */
+#include <stdio.h>
+
+#include "dvm/delta/delta.h"
+
+struct restriction {
+    const struct op *at;
+    const char *keys_cte;
+};
+
+static void put_new(struct text *out, const struct op *op, const struct restriction *r);
+
+static void put_from(struct text *out, const struct op *child, const char *alias,
+                     const struct restriction *r)
+{
+    text_put(out, "(");
+    put_new(out, child, r);
+    text_printf(out, ") %s", alias);
+}
+
+/* ---- restricting to affected keys ---------------------------------------------------------- */
+
+static void put_key(struct text *out, const struct op *op, int i, const char *alias)
+{
+    if (op->kind == OP_SCAN)
+        text_printf(out, "%s.c%d", alias, op->key[i]);
+    else
+        put_expr_over(out, op->exprs[i], alias);
+}
+
+/* A plain column that can't be NULL. */
+static bool key_is_not_null(const struct op *op, int i)
+{
+    int plain;
+
+    if (op->kind == OP_SCAN)
+        return true;
+    plain = expr_plain_column(op->exprs[i]);
+    return plain >= 0 && op->left->columns[plain].not_null;
+}
+
+static int n_keys(const struct op *op)
+{
+    return op->kind == OP_SCAN ? op->n_key : op->n_exprs;
+}
+
+static bool keys_have_hash(const struct op *op)
+{
+    for (int i = 0; op->key_types != NULL && i < n_keys(op); i++)
+        if (!op->key_types[i].has_hash)
+            return false;
+    return op->key_types != NULL;
+}
+
+/* (a, b) IN (SELECT k.k0, k.k1 FROM keys k) over the keys that can't be NULL: the planner turns
+ * it into a hash semi join or index probes. */
+static bool put_not_null_keys(struct text *out, const struct op *op, const char *keys)
+{
+    bool first = true;
+
+    for (int i = 0; i < n_keys(op); i++) {
+        if (!key_is_not_null(op, i))
+            continue;
+        text_put(out, first ? "(" : ", ");
+        put_key(out, op, i, "x");
+        first = false;
+    }
+    if (first)
+        return false;
+    text_put(out, ") IN (SELECT ");
+    first = true;
+    for (int i = 0; i < n_keys(op); i++) {
+        if (!key_is_not_null(op, i))
+            continue;
+        text_printf(out, "%sk.k%d", first ? "" : ", ", i);
+        first = false;
+    }
+    text_printf(out, " FROM %s k)", keys);
+    return true;
+}
+
+/* NULLs are equal here: IS NOT DISTINCT FROM, which no index and no hash join knows, behind a hash
+ * of the whole key, which a hash join does know. */
+static void put_null_safe_keys(struct text *out, const struct op *op, const char *keys)
+{
+    text_printf(out, "EXISTS (SELECT 1 FROM %s k WHERE ", keys);
+    if (keys_have_hash(op)) {
+        text_put(out, "k.h = pg_catalog.hash_record_extended(ROW(");
+        for (int i = 0; i < n_keys(op); i++) {
+            text_put(out, i > 0 ? ", " : "");
+            put_key(out, op, i, "x");
+        }
+        text_put(out, "), 0) AND ");
+    }
+    for (int i = 0; i < n_keys(op); i++) {
+        text_put(out, i > 0 ? " AND " : "");
+        put_key(out, op, i, "x");
+        text_printf(out, " IS NOT DISTINCT FROM k.k%d", i);
+    }
+    text_put(out, ")");
+}
+
+static bool all_keys_not_null(const struct op *op)
+{
+    for (int i = 0; i < n_keys(op); i++)
+        if (!key_is_not_null(op, i))
+            return false;
+    return true;
+}
+
+/* SELECT the needed columns of rows FROM (…) x with affected keys. */
+static void put_affected(struct text *out, const struct op *rows, const struct op *keyed,
+                         const char *keys, void (*put_rows)(struct text *, const struct op *))
+{
+    bool one_nullable = n_keys(keyed) == 1 && !all_keys_not_null(keyed);
+
+    text_put(out, "SELECT ");
+    put_needed(out, rows, "x", false);
+    text_put(out, " FROM (");
+    put_rows(out, rows);
+    text_put(out, ") x WHERE ");
+    if (n_keys(keyed) == 0) {
+        text_printf(out, "EXISTS (SELECT 1 FROM %s)", keys);
+        return;
+    }
+    if (one_nullable) {
+        /* Two branches, each with its own access path. */
+        put_key(out, keyed, 0, "x");
+        text_printf(out, " IN (SELECT k.k0 FROM %s k) UNION ALL SELECT ", keys);
+        put_needed(out, rows, "x", false);
+        text_put(out, " FROM (");
+        put_rows(out, rows);
+        text_put(out, ") x WHERE ");
+        put_key(out, keyed, 0, "x");
+        text_printf(out, " IS NULL AND EXISTS (SELECT 1 FROM %s k WHERE k.k0 IS NULL)", keys);
+        return;
+    }
+    if (put_not_null_keys(out, keyed, keys)) {
+        if (all_keys_not_null(keyed))
+            return;
+        text_put(out, " AND ");
+    }
+    put_null_safe_keys(out, keyed, keys);
+}
+
+static void put_unrestricted(struct text *out, const struct op *op)
+{
+    put_new(out, op, NULL);
+}
+
+/* ---- operators ----------------------------------------------------------------------------- */
+
+static void put_scan(struct text *out, const struct op *op)
+{
+    bool first = true;
+
+    text_put(out, "SELECT ");
+    for (int i = 0; i < op->n_columns; i++) {
+        if (!op->needed[i])
+            continue;
+        text_put(out, first ? "t." : ", t.");
+        text_put_ident(out, op->table->columns[i].name);
+        text_printf(out, " AS c%d", i);
+        first = false;
+    }
+    text_put(out, " FROM ");
+    text_put_ident(out, op->table->schema);
+    text_put(out, ".");
+    text_put_ident(out, op->table->name);
+    text_put(out, " t");
+}
+
+static void put_project(struct text *out, const struct op *op, const struct restriction *r)
+{
+    bool first = true;
+
+    text_put(out, "SELECT ");
+    for (int i = 0; i < op->n_columns; i++) {
+        if (!op->needed[i])
+            continue;
+        text_put(out, first ? "" : ", ");
+        put_expr_over(out, op->exprs[i], "x");
+        text_printf(out, " AS c%d", i);
+        first = false;
+    }
+    text_put(out, " FROM ");
+    put_from(out, op->left, "x", r);
+}
+
+static void put_join(struct text *out, const struct op *op, const struct restriction *r)
+{
+    bool first = true;
+
+    text_put(out, "SELECT ");
+    for (int i = 0; i < op->n_columns; i++) {
+        int nl = op->left->n_columns;
+
+        if (!op->needed[i])
+            continue;
+        text_printf(out, "%s%s.c%d AS c%d", first ? "" : ", ", i < nl ? "l" : "r",
+                    i < nl ? i : i - nl, i);
+        first = false;
+    }
+    text_put(out, " FROM ");
+    put_from(out, op->left, "l", r);
+    text_put(out, op->kind == OP_LEFT_JOIN ? " LEFT JOIN " : " JOIN ");
+    put_from(out, op->right, "r", r);
+    text_put(out, " ON ");
+    if (op->predicate != NULL)
+        put_expr(out, op->predicate, "l", "r", op->left->n_columns, "pg_catalog.now()");
+    else
+        text_put(out, "true");
+}
+
+static void put_group(struct text *out, const struct op *op, const struct restriction *r)
+{
+    bool first = true;
+
+    text_put(out, "SELECT ");
+    for (int i = 0; i < op->n_columns; i++) {
+        if (!op->needed[i])
+            continue;
+        text_put(out, first ? "" : ", ");
+        if (i < op->n_exprs)
+            put_expr_over(out, op->exprs[i], "x");
+        else
+            put_aggregate(out, &op->aggregates[i - op->n_exprs], "x");
+        text_printf(out, " AS c%d", i);
+        first = false;
+    }
+    text_put(out, " FROM (");
+    if (r != NULL && r->at == op && op->n_exprs > 0)
+        put_affected(out, op->left, op, r->keys_cte, put_unrestricted);
+    else
+        put_new(out, op->left, r);
+    text_put(out, ") x");
+    for (int i = 0; i < op->n_exprs; i++) {
+        text_put(out, i > 0 ? ", " : " GROUP BY ");
+        put_expr_over(out, op->exprs[i], "x");
+    }
+    /* GROUP BY () with no aggregate needed is still one row */
+    if (op->n_exprs == 0 && first)
+        text_put(out, " HAVING true");
+}
+
+static void put_distinct_on(struct text *out, const struct op *op, const struct restriction *r)
+{
+    struct text from;
+
+    text_init(&from);
+    text_put(&from, "(");
+    if (r != NULL && r->at == op)
+        put_affected(&from, op->left, op, r->keys_cte, put_unrestricted);
+    else
+        put_new(&from, op->left, r);
+    text_put(&from, ")");
+    delta_put_distinct_on(out, op, from.ptr);
+    text_free(&from);
+}
+
+static void put_new(struct text *out, const struct op *op, const struct restriction *r)
+{
+    switch (op->kind) {
+    case OP_SCAN:
+        if (r != NULL && r->at == op)
+            put_affected(out, op, op, r->keys_cte, put_scan);
+        else
+            put_scan(out, op);
+        return;
+    case OP_FILTER:
+        text_put(out, "SELECT ");
+        put_needed(out, op, "x", false);
+        text_put(out, " FROM ");
+        put_from(out, op->left, "x", r);
+        text_put(out, " WHERE ");
+        put_expr_over(out, op->predicate, "x");
+        return;
+    case OP_PROJECT:
+        put_project(out, op, r);
+        return;
+    case OP_JOIN:
+    case OP_LEFT_JOIN:
+        put_join(out, op, r);
+        return;
+    case OP_UNION_ALL:
+        text_put(out, "SELECT ");
+        put_needed(out, op, "x", false);
+        text_put(out, " FROM ");
+        put_from(out, op->left, "x", r);
+        text_put(out, " UNION ALL SELECT ");
+        put_needed(out, op, "x", false);
+        text_put(out, " FROM ");
+        put_from(out, op->right, "x", r);
+        return;
+    case OP_GROUP:
+        put_group(out, op, r);
+        return;
+    case OP_DISTINCT_ON:
+        put_distinct_on(out, op, r);
+        return;
+    }
+}
+
+void delta_put_new(struct text *out, const struct op *op, const struct op *restricted,
+                   const char *keys_cte)
+{
+    struct restriction r = { restricted, keys_cte };
+
+    put_new(out, op, restricted != NULL ? &r : NULL);
+}
+
+void delta_put_affected(struct text *out, const struct op *op, const char *keys_cte)
+{
+    put_affected(out, op->left, op, keys_cte, put_unrestricted);
+}
+
+void delta_put_distinct_on(struct text *out, const struct op *op, const char *from)
+{
+    text_put(out, "SELECT DISTINCT ON (");
+    for (int i = 0; i < op->n_exprs; i++) {
+        text_put(out, i > 0 ? ", " : "");
+        put_expr_over(out, op->exprs[i], "x");
+    }
+    text_put(out, ") ");
+    put_needed(out, op, "x", false);
+    text_printf(out, " FROM %s x ORDER BY ", from);
+    for (int i = 0; i < op->n_sort; i++) {
+        put_expr_over(out, op->sort[i], "x");
+        text_printf(out, "%s, ", op->sort_suffix[i]);
+    }
+    /* what ORDER BY left out of the key, then the ties */
+    for (int i = 0; i < op->n_exprs; i++) {
+        text_put(out, i > 0 ? ", " : "");
+        put_expr_over(out, op->exprs[i], "x");
+    }
+    for (int i = 0; i < op->left->n_columns; i++) {
+        char value[32];
+
+        if (!op->left->needed[i])
+            continue;
+        snprintf(value, sizeof(value), "x.c%d", i);
+        text_put(out, ", ");
+        put_comparable(out, &op->input_types[i], value);
+    }
+}

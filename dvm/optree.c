@@ -1,0 +1,957 @@
+/* query -> operators: names become column indexes, joins get their predicates, keys
+ * and nullability are derived.
+ *
+ * Keys are carried upwards by force: a projection that would lose its input's key
+ * gets it as extra columns behind the named ones. Extra columns are invisible to
+ * names, cost nothing when nobody needs them (`needed` is false then), and at the
+ * root they are the hidden key columns of the stream table.
+ */
+#include "dvm/optree.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct scope_column {
+    const char *qualifier;
+    const char *name;
+    int column;
+    bool merged_away; /* the other side of a USING column: not meant by its bare name */
+};
+
+struct scope {
+    struct scope_column *columns;
+    int n;
+};
+
+struct builder {
+    struct arena *a;
+    const struct catalog *cat;
+    struct refusal *refused;
+    struct optree *tree;
+};
+
+static void *refuse(struct builder *b, enum refusal_kind kind, const char *what)
+{
+    if (b->refused->kind == REFUSAL_NONE)
+        *b->refused = (struct refusal){ .kind = kind, .what = what };
+    return NULL;
+}
+
+static struct op *new_op(struct builder *b, enum op_kind kind, int n_columns)
+{
+    struct op *op = arena_new(b->a, struct op);
+
+    op->kind = kind;
+    op->id = b->tree->n_ops++;
+    op->n_columns = n_columns;
+    op->columns = arena_new_array(b->a, struct op_column, (size_t)n_columns);
+    op->needed = arena_new_array(b->a, bool, (size_t)n_columns);
+    return op;
+}
+
+static void set_key(struct builder *b, struct op *op, const int *key, int n)
+{
+    op->has_key = true;
+    op->n_key = n;
+    op->key = arena_new_array(b->a, int, (size_t)n);
+    if (n > 0)
+        memcpy(op->key, key, sizeof(int) * (size_t)n);
+}
+
+/* ---- expressions --------------------------------------------------------------------------- */
+
+static const struct scope_column *look_up(const struct scope *s, const struct hole *h)
+{
+    const struct scope_column *found = NULL;
+
+    for (int i = 0; i < s->n; i++) {
+        const struct scope_column *c = &s->columns[i];
+
+        if (strcmp(c->name, h->name) != 0)
+            continue;
+        if (h->qualifier != NULL) {
+            if (c->qualifier != NULL && strcmp(c->qualifier, h->qualifier) == 0)
+                return c;
+        } else if (!c->merged_away && found == NULL) {
+            found = c;
+        }
+    }
+    return found;
+}
+
+/* s: names of the input, NULL above a grouping. n_groups: where aggregates start. */
+static struct expr *resolve(struct builder *b, const struct qexpr *q, const struct scope *s,
+                            int n_groups)
+{
+    struct expr *e = arena_new(b->a, struct expr);
+
+    e->text = q->text;
+    e->uses_time = q->uses_time;
+    e->n_holes = q->n_holes;
+    e->holes = arena_new_array(b->a, struct expr_hole, (size_t)q->n_holes);
+    if (q->uses_time)
+        b->tree->time_dependent = true;
+    for (int i = 0; i < q->n_holes; i++) {
+        const struct hole *h = &q->holes[i];
+        const struct scope_column *c;
+
+        switch (h->kind) {
+        case HOLE_COLUMN:
+            c = s != NULL ? look_up(s, h) : NULL;
+            if (c == NULL)
+                return refuse(b, REFUSAL_OTHER,
+                              arena_printf(b->a, "the column reference %s", h->name));
+            e->holes[i].column = c->column;
+            break;
+        case HOLE_GROUP:
+            e->holes[i].column = h->index;
+            break;
+        case HOLE_AGG:
+            e->holes[i].column = n_groups + h->index;
+            break;
+        case HOLE_TIME:
+            e->holes[i] = (struct expr_hole){ -1, h->name };
+            break;
+        }
+    }
+    if (q->compare_op != NULL) {
+        e->compare_op = q->compare_op;
+        e->compare_value = resolve(b, q->compare_value, s, n_groups);
+        e->compare_time = resolve(b, q->compare_time, s, n_groups);
+        if (e->compare_value == NULL || e->compare_time == NULL)
+            return NULL;
+    }
+    return e;
+}
+
+int expr_plain_column(const struct expr *e)
+{
+    return e->n_holes == 1 && e->holes[0].column >= 0 && strcmp(e->text, "__pgth0x") == 0
+               ? e->holes[0].column
+               : -1;
+}
+
+static struct expr *column_expr(struct builder *b, int column)
+{
+    struct expr *e = arena_new(b->a, struct expr);
+
+    e->text = "__pgth0x";
+    e->n_holes = 1;
+    e->holes = arena_new(b->a, struct expr_hole);
+    e->holes[0].column = column;
+    return e;
+}
+
+/* a AND b; either may be NULL. */
+static struct expr *expr_and(struct builder *b, struct expr *x, struct expr *y)
+{
+    struct expr *e;
+    struct text t;
+    const char *at;
+
+    if (x == NULL || y == NULL)
+        return x != NULL ? x : y;
+    e = arena_new(b->a, struct expr);
+    e->uses_time = x->uses_time || y->uses_time;
+    e->n_holes = x->n_holes + y->n_holes;
+    e->holes = arena_new_array(b->a, struct expr_hole, (size_t)e->n_holes);
+    if (x->n_holes > 0)
+        memcpy(e->holes, x->holes, sizeof(*e->holes) * (size_t)x->n_holes);
+    if (y->n_holes > 0)
+        memcpy(e->holes + x->n_holes, y->holes, sizeof(*e->holes) * (size_t)y->n_holes);
+    text_init(&t);
+    text_printf(&t, "(%s) AND (", x->text);
+    for (at = y->text; *at != '\0';) {
+        if (strncmp(at, "__pgth", 6) == 0) {
+            char *end;
+            long n = strtol(at + 6, &end, 10);
+
+            text_printf(&t, "__pgth%ldx", n + x->n_holes);
+            at = end + 1;
+        } else {
+            text_put_char(&t, *at++);
+        }
+    }
+    text_put_char(&t, ')');
+    e->text = arena_strdup(b->a, t.ptr);
+    text_free(&t);
+    return e;
+}
+
+/* "col = col" between the two halves of a join's input: which columns. */
+static bool is_column_equality(const struct expr *e, int *x, int *y)
+{
+    if (e->n_holes != 2 || e->uses_time || strcmp(e->text, "__pgth0x = __pgth1x") != 0)
+        return false;
+    *x = e->holes[0].column;
+    *y = e->holes[1].column;
+    return true;
+}
+
+/* ---- operators ----------------------------------------------------------------------------- */
+
+static struct op *new_filter(struct builder *b, struct op *child, struct expr *predicate)
+{
+    struct op *op;
+
+    if (predicate == NULL)
+        return child;
+    op = new_op(b, OP_FILTER, child->n_columns);
+    op->left = child;
+    op->predicate = predicate;
+    memcpy(op->columns, child->columns, sizeof(*op->columns) * (size_t)child->n_columns);
+    if (child->has_key)
+        set_key(b, op, child->key, child->n_key);
+    return op;
+}
+
+/* Named outputs, then the child's key where the named ones lack it. */
+static struct op *new_project(struct builder *b, struct op *child, struct expr **exprs,
+                              const char **names, int n)
+{
+    int n_key = child->has_key ? child->n_key : 0;
+    int *key = arena_new_array(b->a, int, (size_t)n_key);
+    struct expr **all = arena_new_array(b->a, struct expr *, (size_t)(n + n_key));
+    struct op *op;
+    int n_all = n;
+
+    memcpy(all, exprs, sizeof(*all) * (size_t)n);
+    for (int k = 0; k < n_key; k++) {
+        key[k] = -1;
+        for (int i = 0; i < n && key[k] < 0; i++)
+            if (expr_plain_column(exprs[i]) == child->key[k])
+                key[k] = i;
+        if (key[k] < 0) {
+            key[k] = n_all;
+            all[n_all++] = column_expr(b, child->key[k]);
+        }
+    }
+    op = new_op(b, OP_PROJECT, n_all);
+    op->left = child;
+    op->exprs = all;
+    op->n_exprs = n_all;
+    for (int i = 0; i < n_all; i++) {
+        int plain = expr_plain_column(all[i]);
+
+        op->columns[i].name = i < n ? names[i] : child->columns[plain].name;
+        op->columns[i].not_null = plain >= 0 && child->columns[plain].not_null;
+    }
+    if (child->has_key)
+        set_key(b, op, key, n_key);
+    return op;
+}
+
+/* Whether predicates equate every column of side's key with the other side. */
+static bool key_is_equated(struct op *side, int offset, int other_from, int other_to,
+                           struct expr **conjuncts, int n)
+{
+    if (!side->has_key)
+        return false;
+    for (int k = 0; k < side->n_key; k++) {
+        bool found = false;
+
+        for (int i = 0; i < n && !found; i++) {
+            int x, y;
+
+            if (!is_column_equality(conjuncts[i], &x, &y))
+                continue;
+            found = (x == side->key[k] + offset && y >= other_from && y < other_to) ||
+                    (y == side->key[k] + offset && x >= other_from && x < other_to);
+        }
+        if (!found)
+            return false;
+    }
+    return true;
+}
+
+static struct op *new_join(struct builder *b, enum op_kind kind, struct op *l, struct op *r,
+                           struct expr **conjuncts, int n)
+{
+    struct op *op = new_op(b, kind, l->n_columns + r->n_columns);
+    int nl = l->n_columns;
+    bool right_single = key_is_equated(r, nl, 0, nl, conjuncts, n);
+    bool left_single = kind == OP_JOIN && key_is_equated(l, 0, nl, nl + r->n_columns, conjuncts, n);
+    int *key = arena_new_array(b->a, int, (size_t)(l->n_key + r->n_key));
+    int n_key = 0;
+
+    op->left = l;
+    op->right = r;
+    for (int i = 0; i < n; i++)
+        op->predicate = expr_and(b, op->predicate, conjuncts[i]);
+    memcpy(op->columns, l->columns, sizeof(*op->columns) * (size_t)nl);
+    for (int i = 0; i < r->n_columns; i++) {
+        op->columns[nl + i] = r->columns[i];
+        if (kind == OP_LEFT_JOIN)
+            op->columns[nl + i].not_null = false;
+    }
+    if (right_single && l->has_key) {
+        set_key(b, op, l->key, l->n_key);
+    } else if (l->has_key && r->has_key) {
+        for (int i = 0; !left_single && i < l->n_key; i++)
+            key[n_key++] = l->key[i];
+        for (int i = 0; i < r->n_key; i++)
+            key[n_key++] = r->key[i] + nl;
+        set_key(b, op, key, n_key);
+    }
+    return op;
+}
+
+static struct op *new_group(struct builder *b, struct op *child, struct expr **keys,
+                            const char **names, int n_keys, struct op_aggregate *aggregates,
+                            int n_aggregates)
+{
+    struct op *op = new_op(b, OP_GROUP, n_keys + n_aggregates);
+    int *key = arena_new_array(b->a, int, (size_t)n_keys);
+
+    op->left = child;
+    op->exprs = keys;
+    op->n_exprs = n_keys;
+    op->aggregates = aggregates;
+    op->n_aggregates = n_aggregates;
+    for (int i = 0; i < n_keys; i++) {
+        int plain = expr_plain_column(keys[i]);
+
+        key[i] = i;
+        op->columns[i].name = names != NULL ? names[i]
+                              : plain >= 0  ? child->columns[plain].name
+                                            : arena_printf(b->a, "key%d", i + 1);
+        op->columns[i].not_null = plain >= 0 && child->columns[plain].not_null;
+    }
+    for (int i = 0; i < n_aggregates; i++) {
+        op->columns[n_keys + i].name = aggregates[i].function;
+        op->columns[n_keys + i].not_null = strcmp(aggregates[i].function, "count") == 0;
+    }
+    set_key(b, op, key, n_keys);
+    return op;
+}
+
+/* ---- FROM ---------------------------------------------------------------------------------- */
+
+static struct op *build_query(struct builder *b, const struct query *q, int *n_named);
+
+static void scope_add(struct builder *b, struct scope *s, const char *qualifier, const char *name,
+                      int column)
+{
+    struct scope_column *more =
+        arena_new_array(b->a, struct scope_column, (size_t)s->n + 1);
+
+    if (s->n > 0)
+        memcpy(more, s->columns, sizeof(*more) * (size_t)s->n);
+    more[s->n] = (struct scope_column){ qualifier, name, column, false };
+    s->columns = more;
+    s->n++;
+}
+
+static const char *column_name(const struct from_item *item, int i, const char *own)
+{
+    return i < item->n_column_aliases ? item->column_aliases[i] : own;
+}
+
+static int source_index(struct builder *b, const struct cat_table *table)
+{
+    struct optree *t = b->tree;
+
+    for (int i = 0; i < t->n_sources; i++) {
+        if (t->sources[i] == table) {
+            t->scans_of[i]++;
+            return i;
+        }
+    }
+    t->sources[t->n_sources] = table;
+    t->scans_of[t->n_sources] = 1;
+    return t->n_sources++;
+}
+
+static struct op *build_scan(struct builder *b, const struct from_item *item, struct scope *s)
+{
+    const struct cat_table *table = NULL;
+    struct op *op;
+    int named = 0;
+
+    for (int i = 0; i < b->cat->n_tables; i++)
+        if (strcmp(b->cat->tables[i].name, item->name) == 0 &&
+            strcmp(b->cat->tables[i].schema, item->schema) == 0)
+            table = &b->cat->tables[i];
+    if (table == NULL)
+        return refuse(b, REFUSAL_OTHER, "this source");
+    op = new_op(b, OP_SCAN, table->n_columns);
+    op->table = table;
+    op->source = source_index(b, table);
+    for (int i = 0; i < table->n_columns; i++) {
+        op->columns[i].name = table->columns[i].name;
+        op->columns[i].not_null = table->columns[i].not_null;
+        if (table->is_stream_table && strncmp(table->columns[i].name, "__pgt_", 6) == 0)
+            continue;
+        scope_add(b, s, item->alias, column_name(item, named, table->columns[i].name), i);
+        named++;
+    }
+    for (int k = 0; k < table->n_keys && !op->has_key; k++)
+        set_key(b, op, table->keys[k].columns, table->keys[k].n);
+    return op;
+}
+
+static struct op *build_from(struct builder *b, const struct from_item *item, struct scope *s);
+
+/* The conjuncts of q, resolved; those that use time are set apart. */
+static bool split_conjuncts(struct builder *b, const struct qexpr *q, const struct scope *s,
+                            int n_groups, struct expr ***plain, int *n_plain,
+                            struct expr ***timed, int *n_timed)
+{
+    int n = q == NULL ? 0 : q->n_conjuncts > 0 ? q->n_conjuncts : 1;
+
+    *plain = arena_new_array(b->a, struct expr *, (size_t)n);
+    *timed = arena_new_array(b->a, struct expr *, (size_t)n);
+    *n_plain = *n_timed = 0;
+    for (int i = 0; i < n; i++) {
+        struct expr *e =
+            resolve(b, q->n_conjuncts > 0 ? q->conjuncts[i] : q, s, n_groups);
+
+        if (e == NULL)
+            return false;
+        if (e->uses_time)
+            (*timed)[(*n_timed)++] = e;
+        else
+            (*plain)[(*n_plain)++] = e;
+    }
+    return true;
+}
+
+static struct op *build_join(struct builder *b, const struct from_item *item, struct scope *s)
+{
+    bool swap = item->join == JOIN_RIGHT;
+    struct scope left = { 0 }, right = { 0 };
+    struct op *l = build_from(b, swap ? item->right : item->left, &left);
+    struct op *r = l != NULL ? build_from(b, swap ? item->left : item->right, &right) : NULL;
+    struct expr **on, **timed;
+    struct op *op;
+    int n_on, n_timed;
+
+    if (r == NULL)
+        return NULL;
+    for (int i = 0; i < left.n; i++)
+        scope_add(b, s, left.columns[i].qualifier, left.columns[i].name, left.columns[i].column);
+    for (int i = 0; i < left.n; i++)
+        s->columns[i].merged_away = left.columns[i].merged_away;
+    for (int i = 0; i < right.n; i++) {
+        scope_add(b, s, right.columns[i].qualifier, right.columns[i].name,
+                  right.columns[i].column + l->n_columns);
+        s->columns[s->n - 1].merged_away = right.columns[i].merged_away;
+    }
+    if (!split_conjuncts(b, item->on, s, 0, &on, &n_on, &timed, &n_timed))
+        return NULL;
+    if (item->n_using > 0)
+        on = arena_new_array(b->a, struct expr *, (size_t)item->n_using);
+    for (int u = 0; u < item->n_using; u++) {
+        struct hole bare = { .kind = HOLE_COLUMN, .name = item->using_columns[u] };
+        const struct scope_column *x = look_up(&left, &bare);
+        const struct scope_column *y = look_up(&right, &bare);
+        struct expr *e = arena_new(b->a, struct expr);
+
+        if (x == NULL || y == NULL)
+            return refuse(b, REFUSAL_OTHER, "this USING");
+        e->text = "__pgth0x = __pgth1x";
+        e->n_holes = 2;
+        e->holes = arena_new_array(b->a, struct expr_hole, 2);
+        e->holes[0].column = x->column;
+        e->holes[1].column = y->column + l->n_columns;
+        on[n_on++] = e;
+        for (int i = 0; i < s->n; i++)
+            if (s->columns[i].column == y->column + l->n_columns)
+                s->columns[i].merged_away = true;
+    }
+    if (n_timed > 0 && item->join != JOIN_INNER)
+        return refuse(b, REFUSAL_TIME, "the current time in the ON of an outer join");
+    op = new_join(b, item->join == JOIN_INNER ? OP_JOIN : OP_LEFT_JOIN, l, r, on, n_on);
+    for (int i = 0; i < n_timed; i++)
+        op = new_filter(b, op, timed[i]);
+    return op;
+}
+
+static struct op *build_from(struct builder *b, const struct from_item *item, struct scope *s)
+{
+    struct op *op;
+    int n_named;
+
+    switch (item->kind) {
+    case FROM_TABLE:
+        return build_scan(b, item, s);
+    case FROM_JOIN:
+        return build_join(b, item, s);
+    case FROM_SUBQUERY:
+        op = build_query(b, item->subquery, &n_named);
+        for (int i = 0; op != NULL && i < n_named; i++)
+            scope_add(b, s, item->alias,
+                      column_name(item, i, item->subquery->targets[i].name), i);
+        return op;
+    }
+    return NULL;
+}
+
+static bool within(const struct expr *e, int from, int to)
+{
+    for (int i = 0; i < e->n_holes; i++)
+        if (e->holes[i].column >= 0 && (e->holes[i].column < from || e->holes[i].column >= to))
+            return false;
+    return true;
+}
+
+static struct expr *shifted(struct builder *b, const struct expr *e, int by)
+{
+    struct expr *s = arena_new(b->a, struct expr);
+
+    *s = *e;
+    s->holes = arena_new_array(b->a, struct expr_hole, (size_t)e->n_holes);
+    for (int i = 0; i < e->n_holes; i++) {
+        s->holes[i] = e->holes[i];
+        if (s->holes[i].column >= 0)
+            s->holes[i].column += by;
+    }
+    return s;
+}
+
+/* FROM a, b, c WHERE …: each conjunct goes to the first place where its columns are together, so
+ * that a delta never becomes a cross product. */
+static struct op *build_from_where(struct builder *b, const struct query *q, struct scope *s)
+{
+    struct op **items = arena_new_array(b->a, struct op *, (size_t)q->n_from);
+    int *start = arena_new_array(b->a, int, (size_t)q->n_from + 1);
+    struct expr **plain, **timed;
+    struct op *op = NULL;
+    int n_plain, n_timed;
+
+    for (int i = 0; i < q->n_from; i++) {
+        struct scope own = { 0 };
+
+        items[i] = build_from(b, q->from[i], &own);
+        if (items[i] == NULL)
+            return NULL;
+        for (int c = 0; c < own.n; c++) {
+            scope_add(b, s, own.columns[c].qualifier, own.columns[c].name,
+                      own.columns[c].column + start[i]);
+            s->columns[s->n - 1].merged_away = own.columns[c].merged_away;
+        }
+        start[i + 1] = start[i] + items[i]->n_columns;
+    }
+    if (!split_conjuncts(b, q->where, s, 0, &plain, &n_plain, &timed, &n_timed))
+        return NULL;
+    for (int i = 0; i < q->n_from; i++) {
+        struct expr **here = arena_new_array(b->a, struct expr *, (size_t)n_plain);
+        int n_here = 0;
+
+        for (int c = 0; c < n_plain; c++) {
+            if (plain[c] == NULL)
+                continue;
+            if (within(plain[c], start[i], start[i + 1]))
+                items[i] = new_filter(b, items[i], shifted(b, plain[c], -start[i]));
+            else if (i > 0 && within(plain[c], 0, start[i + 1]))
+                here[n_here++] = plain[c];
+            else
+                continue;
+            plain[c] = NULL;
+        }
+        op = op == NULL ? items[i] : new_join(b, OP_JOIN, op, items[i], here, n_here);
+    }
+    for (int i = 0; i < n_timed; i++)
+        op = new_filter(b, op, timed[i]);
+    return op;
+}
+
+/* ---- SELECT -------------------------------------------------------------------------------- */
+
+static struct op *build_grouping(struct builder *b, const struct query *q, struct op *child,
+                                 const struct scope *s)
+{
+    struct expr **keys = arena_new_array(b->a, struct expr *, (size_t)q->n_groups);
+    struct op_aggregate *aggs =
+        arena_new_array(b->a, struct op_aggregate, (size_t)q->n_aggs);
+
+    for (int i = 0; i < q->n_groups; i++) {
+        keys[i] = resolve(b, q->groups[i], s, 0);
+        if (keys[i] == NULL)
+            return NULL;
+        if (keys[i]->uses_time)
+            return refuse(b, REFUSAL_TIME, "the current time outside WHERE and HAVING");
+    }
+    for (int i = 0; i < q->n_aggs; i++) {
+        const struct qagg *agg = q->aggs[i];
+
+        aggs[i].function = agg->function;
+        aggs[i].star = agg->star;
+        aggs[i].distinct = agg->distinct;
+        if (agg->arg != NULL && (aggs[i].arg = resolve(b, agg->arg, s, 0)) == NULL)
+            return NULL;
+        if (agg->filter != NULL && (aggs[i].filter = resolve(b, agg->filter, s, 0)) == NULL)
+            return NULL;
+        if ((aggs[i].arg != NULL && aggs[i].arg->uses_time) ||
+            (aggs[i].filter != NULL && aggs[i].filter->uses_time))
+            return refuse(b, REFUSAL_TIME, "the current time outside WHERE and HAVING");
+    }
+    return new_group(b, child, keys, NULL, q->n_groups, aggs, q->n_aggs);
+}
+
+static bool covers_key(const struct op *child, struct expr **exprs, int n)
+{
+    if (!child->has_key)
+        return false;
+    for (int k = 0; k < child->n_key; k++) {
+        bool found = false;
+
+        for (int i = 0; i < n && !found; i++)
+            found = expr_plain_column(exprs[i]) == child->key[k];
+        if (!found)
+            return false;
+    }
+    return true;
+}
+
+static struct op *build_distinct_on(struct builder *b, const struct query *q, struct op *child,
+                                    const struct scope *s)
+{
+    struct expr **keys = arena_new_array(b->a, struct expr *, (size_t)q->n_distinct_on);
+    struct op *op;
+    int *key;
+
+    for (int i = 0; i < q->n_distinct_on; i++) {
+        keys[i] = resolve(b, q->distinct_on[i], s, q->n_groups);
+        if (keys[i] == NULL)
+            return NULL;
+        if (keys[i]->uses_time)
+            return refuse(b, REFUSAL_TIME, "the current time outside WHERE and HAVING");
+    }
+    if (covers_key(child, keys, q->n_distinct_on))
+        return child; /* one row a key already */
+    /* The key expressions become columns, so that they can be the key. */
+    {
+        int n = child->n_columns;
+        struct expr **all =
+            arena_new_array(b->a, struct expr *, (size_t)(n + q->n_distinct_on));
+        const char **names =
+            arena_new_array(b->a, const char *, (size_t)(n + q->n_distinct_on));
+
+        key = arena_new_array(b->a, int, (size_t)q->n_distinct_on);
+        for (int i = 0; i < n; i++) {
+            all[i] = column_expr(b, i);
+            names[i] = child->columns[i].name;
+        }
+        for (int i = 0; i < q->n_distinct_on; i++) {
+            key[i] = expr_plain_column(keys[i]);
+            if (key[i] < 0) {
+                key[i] = n;
+                all[n] = keys[i];
+                names[n++] = arena_printf(b->a, "key%d", i + 1);
+            }
+        }
+        child = new_project(b, child, all, names, n);
+    }
+    op = new_op(b, OP_DISTINCT_ON, child->n_columns);
+    op->left = child;
+    memcpy(op->columns, child->columns, sizeof(*op->columns) * (size_t)child->n_columns);
+    op->exprs = arena_new_array(b->a, struct expr *, (size_t)q->n_distinct_on);
+    op->n_exprs = q->n_distinct_on;
+    for (int i = 0; i < op->n_exprs; i++)
+        op->exprs[i] = column_expr(b, key[i]);
+    op->n_sort = q->n_sort;
+    op->sort = arena_new_array(b->a, struct expr *, (size_t)q->n_sort);
+    op->sort_suffix = arena_new_array(b->a, const char *, (size_t)q->n_sort);
+    for (int i = 0; i < q->n_sort; i++) {
+        op->sort[i] = resolve(b, q->sort[i].expr, s, q->n_groups);
+        op->sort_suffix[i] = q->sort[i].suffix;
+        if (op->sort[i] == NULL)
+            return NULL;
+        if (op->sort[i]->uses_time)
+            return refuse(b, REFUSAL_TIME, "the current time outside WHERE and HAVING");
+    }
+    set_key(b, op, key, op->n_exprs);
+    return op;
+}
+
+/* DISTINCT over the first n columns. */
+static struct op *build_distinct(struct builder *b, struct op *child, int n)
+{
+    struct expr **keys = arena_new_array(b->a, struct expr *, (size_t)n);
+    const char **names = arena_new_array(b->a, const char *, (size_t)n);
+
+    for (int i = 0; i < n; i++) {
+        keys[i] = column_expr(b, i);
+        names[i] = child->columns[i].name;
+    }
+    if (covers_key(child, keys, n))
+        return child;
+    return new_group(b, child, keys, names, n, NULL, 0);
+}
+
+static struct op *build_select(struct builder *b, const struct query *q)
+{
+    struct scope s = { 0 };
+    const struct scope *names = &s;
+    struct op *op = build_from_where(b, q, &s);
+    struct expr **outputs = arena_new_array(b->a, struct expr *, (size_t)q->n_targets);
+    const char **output_names = arena_new_array(b->a, const char *, (size_t)q->n_targets);
+
+    if (op == NULL)
+        return NULL;
+    if (q->grouped) {
+        struct expr **plain, **timed;
+        int n_plain, n_timed;
+
+        op = build_grouping(b, q, op, &s);
+        if (op == NULL)
+            return NULL;
+        names = NULL;
+        if (!split_conjuncts(b, q->having, NULL, q->n_groups, &plain, &n_plain, &timed, &n_timed))
+            return NULL;
+        for (int i = 0; i < n_plain; i++)
+            op = new_filter(b, op, plain[i]);
+        for (int i = 0; i < n_timed; i++)
+            op = new_filter(b, op, timed[i]);
+    }
+    if (q->distinct == DISTINCT_ON && (op = build_distinct_on(b, q, op, names)) == NULL)
+        return NULL;
+    for (int i = 0; i < q->n_targets; i++) {
+        outputs[i] = resolve(b, q->targets[i].expr, names, q->n_groups);
+        output_names[i] = q->targets[i].name;
+        if (outputs[i] == NULL)
+            return NULL;
+        if (outputs[i]->uses_time)
+            return refuse(b, REFUSAL_TIME, "the current time outside WHERE and HAVING");
+    }
+    op = new_project(b, op, outputs, output_names, q->n_targets);
+    if (q->distinct == DISTINCT_ROWS)
+        op = build_distinct(b, op, q->n_targets);
+    return op;
+}
+
+/* Only the named columns, without those that carry keys. */
+static struct op *named_only(struct builder *b, struct op *child, int n)
+{
+    struct op *op;
+
+    if (child->n_columns == n)
+        return child;
+    op = new_op(b, OP_PROJECT, n);
+    op->left = child;
+    op->n_exprs = n;
+    op->exprs = arena_new_array(b->a, struct expr *, (size_t)n);
+    for (int i = 0; i < n; i++) {
+        op->exprs[i] = column_expr(b, i);
+        op->columns[i] = child->columns[i];
+    }
+    return op;
+}
+
+static struct op *build_query(struct builder *b, const struct query *q, int *n_named)
+{
+    struct op *l, *r, *op;
+
+    *n_named = q->n_targets;
+    if (q->kind == QUERY_SELECT)
+        return build_select(b, q);
+    l = build_query(b, q->left, n_named);
+    r = l != NULL ? build_query(b, q->right, n_named) : NULL;
+    *n_named = q->n_targets;
+    if (r == NULL)
+        return NULL;
+    l = named_only(b, l, q->n_targets);
+    r = named_only(b, r, q->n_targets);
+    op = new_op(b, OP_UNION_ALL, q->n_targets);
+    op->left = l;
+    op->right = r;
+    for (int i = 0; i < op->n_columns; i++) {
+        op->columns[i].name = l->columns[i].name;
+        op->columns[i].not_null = l->columns[i].not_null && r->columns[i].not_null;
+    }
+    return q->union_distinct ? build_distinct(b, op, q->n_targets) : op;
+}
+
+/* ---- what is needed ------------------------------------------------------------------------ */
+
+static void need(struct op *op, const bool *wanted);
+
+static void need_expr(const struct expr *e, bool *wanted)
+{
+    for (int i = 0; e != NULL && i < e->n_holes; i++)
+        if (e->holes[i].column >= 0)
+            wanted[e->holes[i].column] = true;
+}
+
+static void need_children(struct op *op, bool *wanted)
+{
+    switch (op->kind) {
+    case OP_SCAN:
+        break;
+    case OP_JOIN:
+    case OP_LEFT_JOIN:
+        need(op->left, wanted);
+        need(op->right, wanted + op->left->n_columns);
+        break;
+    case OP_UNION_ALL:
+        need(op->left, wanted);
+        need(op->right, wanted);
+        break;
+    case OP_FILTER:
+    case OP_PROJECT:
+    case OP_GROUP:
+    case OP_DISTINCT_ON:
+        need(op->left, wanted);
+        break;
+    }
+}
+
+static void need(struct op *op, const bool *wanted)
+{
+    size_t n_input = (size_t)(op->left != NULL ? op->left->n_columns : 0) +
+                     (size_t)(op->right != NULL ? op->right->n_columns : 0);
+    bool *input = calloc(n_input + 1, sizeof(bool));
+
+    if (input == NULL)
+        abort();
+    for (int i = 0; i < op->n_columns; i++) {
+        op->needed[i] = op->needed[i] || wanted[i];
+        /* DISTINCT: all columns are the key */
+        if (op->kind == OP_GROUP && i < op->n_exprs)
+            op->needed[i] = true;
+    }
+    need_expr(op->predicate, input);
+    switch (op->kind) {
+    case OP_SCAN:
+        break;
+    case OP_FILTER:
+    case OP_JOIN:
+    case OP_LEFT_JOIN:
+    case OP_UNION_ALL:
+    case OP_DISTINCT_ON:
+        for (int i = 0; i < op->n_columns; i++)
+            input[i] = input[i] || op->needed[i];
+        for (int i = 0; i < op->n_exprs; i++) {
+            need_expr(op->exprs[i], input);
+            op->needed[expr_plain_column(op->exprs[i])] = true;
+        }
+        for (int i = 0; i < op->n_sort; i++)
+            need_expr(op->sort[i], input);
+        break;
+    case OP_PROJECT:
+        for (int i = 0; i < op->n_columns; i++)
+            if (op->needed[i])
+                need_expr(op->exprs[i], input);
+        break;
+    case OP_GROUP:
+        for (int i = 0; i < op->n_exprs; i++)
+            need_expr(op->exprs[i], input);
+        for (int i = 0; i < op->n_aggregates; i++) {
+            if (!op->needed[op->n_exprs + i])
+                continue;
+            need_expr(op->aggregates[i].arg, input);
+            need_expr(op->aggregates[i].filter, input);
+        }
+        break;
+    }
+    need_children(op, input);
+    free(input);
+}
+
+struct optree *optree_build(struct arena *a, const struct catalog *cat, const struct query *q,
+                            struct refusal *refused)
+{
+    struct builder b = { .a = a, .cat = cat, .refused = refused };
+    struct optree *t = arena_new(a, struct optree);
+    bool *all;
+
+    *refused = (struct refusal){ 0 };
+    t->sources = arena_new_array(a, const struct cat_table *, (size_t)cat->n_tables);
+    t->scans_of = arena_new_array(a, int, (size_t)cat->n_tables);
+    b.tree = t;
+    t->root = build_query(&b, q, &t->n_outputs);
+    if (t->root == NULL)
+        return NULL;
+    all = arena_new_array(a, bool, (size_t)t->root->n_columns);
+    memset(all, true, (size_t)t->root->n_columns);
+    need(t->root, all);
+    return t;
+}
+
+/* ---- for people ---------------------------------------------------------------------------- */
+
+const char *op_kind_name(enum op_kind kind)
+{
+    switch (kind) {
+    case OP_SCAN:
+        return "Scan";
+    case OP_FILTER:
+        return "Filter";
+    case OP_PROJECT:
+        return "Project";
+    case OP_JOIN:
+        return "Inner Join";
+    case OP_LEFT_JOIN:
+        return "Left Join";
+    case OP_UNION_ALL:
+        return "Union All";
+    case OP_GROUP:
+        return "Aggregate";
+    case OP_DISTINCT_ON:
+        return "Distinct On";
+    }
+    return "?";
+}
+
+static const char *input_name(const struct op *op, int column)
+{
+    int nl = op->left->n_columns;
+
+    return column < nl ? op->left->columns[column].name : op->right->columns[column - nl].name;
+}
+
+static void dump_expr(const struct op *op, const struct expr *e, struct text *out)
+{
+    const char *at = e->text;
+
+    while (*at != '\0') {
+        char *end;
+        long n;
+
+        if (strncmp(at, "__pgth", 6) != 0) {
+            text_put_char(out, *at++);
+            continue;
+        }
+        n = strtol(at + 6, &end, 10);
+        if (e->holes[n].column < 0)
+            text_printf(out, "<time of the refresh>::%s", e->holes[n].time_type);
+        else
+            text_put(out, input_name(op, e->holes[n].column));
+        at = end + 1;
+    }
+}
+
+static void dump(const struct op *op, int depth, struct text *out)
+{
+    text_printf(out, "%*s%s%s", depth * 2, "", depth > 0 ? "-> " : "",
+                op->kind == OP_GROUP && op->n_aggregates == 0 ? "Distinct"
+                                                              : op_kind_name(op->kind));
+    if (op->kind == OP_SCAN)
+        text_printf(out, " on %s.%s", op->table->schema, op->table->name);
+    if (op->predicate != NULL) {
+        text_put(out, " (");
+        dump_expr(op, op->predicate, out);
+        text_put(out, ")");
+    }
+    if (op->kind == OP_GROUP || op->kind == OP_DISTINCT_ON) {
+        text_put(out, " by (");
+        for (int i = 0; i < op->n_exprs; i++) {
+            text_put(out, i > 0 ? ", " : "");
+            dump_expr(op, op->exprs[i], out);
+        }
+        text_put(out, ")");
+        for (int i = 0; i < op->n_aggregates; i++)
+            text_printf(out, "%s%s", i > 0 ? ", " : ": ", op->aggregates[i].function);
+    }
+    text_put(out, "\n");
+    if (op->left != NULL)
+        dump(op->left, depth + 1, out);
+    if (op->right != NULL)
+        dump(op->right, depth + 1, out);
+}
+
+void optree_dump(const struct optree *t, struct text *out)
+{
+    dump(t->root, 0, out);
+}

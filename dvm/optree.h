@@ -1,0 +1,113 @@
+/* Relational operators: the definition as a tree that the delta rules walk.
+ *
+ * Every operator yields a bag of rows with columns c0..c(n-1). An expression refers
+ * to the columns of its operator's input by index: the child's columns, for a join
+ * the left child's and then the right child's. Trees are immutable once optree_build
+ * has returned, but for `needed`, which optree_build fills last.
+ */
+#ifndef PGTRICKLE_DVM_OPTREE_H
+#define PGTRICKLE_DVM_OPTREE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/text.h"
+#include "dvm/catalog.h"
+#include "dvm/query.h"
+#include "dvm/sql_parse.h"
+
+struct expr_hole {
+    int column;            /* of the input; -1: the refresh's time */
+    const char *time_type; /* what the time is cast to */
+};
+
+struct expr {
+    const char *text; /* with __pgth<n>x for holes[n] */
+    struct expr_hole *holes;
+    int n_holes;
+    bool uses_time;
+    const char *compare_op; /* see struct qexpr */
+    struct expr *compare_value;
+    struct expr *compare_time;
+};
+
+/* A type, and what can be done with its values. */
+struct value_type {
+    uint32_t oid;
+    int32_t typmod;
+    bool has_equality; /* GROUP BY works; otherwise values are compared as text */
+    bool has_hash;
+};
+
+enum op_kind { OP_SCAN, OP_FILTER, OP_PROJECT, OP_JOIN, OP_LEFT_JOIN, OP_UNION_ALL, OP_GROUP,
+               OP_DISTINCT_ON };
+
+struct op_column {
+    const char *name; /* for people */
+    bool not_null;    /* proved */
+};
+
+struct op_aggregate {
+    const char *function;
+    bool star;
+    bool distinct;
+    struct expr *arg;
+    struct expr *filter;
+};
+
+struct op {
+    enum op_kind kind;
+    int id; /* names CTEs */
+    struct op_column *columns;
+    int n_columns;
+    bool *needed;           /* per column: does anything above use it */
+    bool has_key;           /* rows are unique by the columns in key (none: at most one row) */
+    int *key;
+    int n_key;
+    struct op *left, *right; /* left is the only child of unary operators */
+    /* OP_SCAN */
+    const struct cat_table *table;
+    int source; /* index among the plan's captured sources */
+    /* OP_FILTER, OP_JOIN, OP_LEFT_JOIN: NULL is true */
+    struct expr *predicate;
+    /* OP_PROJECT: outputs; OP_GROUP and OP_DISTINCT_ON: key expressions over the child */
+    struct expr **exprs;
+    int n_exprs;
+    /* OP_GROUP: columns are the keys, then these. OP_GROUP without aggregates is DISTINCT */
+    struct op_aggregate *aggregates;
+    int n_aggregates;
+    /* OP_DISTINCT_ON: columns are the child's; then ORDER BY decides */
+    struct expr **sort;
+    const char **sort_suffix;
+    int n_sort;
+    /* OP_GROUP, OP_DISTINCT_ON: what PostgreSQL says of the types (types.c) */
+    struct value_type *key_types;       /* per expression */
+    struct value_type *input_types;     /* per column of the child that is needed */
+    struct value_type *aggregate_types; /* per aggregate: its argument's */
+};
+
+struct optree {
+    struct op *root;     /* columns: the definition's, then hidden key columns */
+    int n_outputs;       /* the definition's */
+    int n_ops;
+    const struct cat_table **sources; /* captured tables, each once */
+    int n_sources;
+    int *scans_of;       /* per source: how often it is scanned */
+    bool time_dependent;
+    struct value_type *types; /* of the root's columns */
+};
+
+/* NULL and *refused when the query is outside what can be maintained. */
+struct optree *optree_build(struct arena *a, const struct catalog *cat, const struct query *q,
+                            struct refusal *refused);
+
+/* The plain column that an expression is, or -1. */
+int expr_plain_column(const struct expr *e);
+
+/* One line an operator, indented. */
+void optree_dump(const struct optree *t, struct text *out);
+
+const char *op_kind_name(enum op_kind kind);
+
+#endif

@@ -1,0 +1,107 @@
+/* Our own query tree: what sql_parse makes of the canonical text of a definition.
+ *
+ * Immutable once built; lives in the compile arena. Expressions are kept as SQL text
+ * with holes: PostgreSQL evaluates them, we only need to know which columns and
+ * aggregates they use. A hole is the token __pgth<n>x, where n indexes holes[].
+ */
+#ifndef PGTRICKLE_DVM_QUERY_H
+#define PGTRICKLE_DVM_QUERY_H
+
+#include <stdbool.h>
+
+enum hole_kind {
+    HOLE_COLUMN, /* qualifier.name, qualifier may be NULL */
+    HOLE_GROUP,  /* the n-th GROUP BY expression */
+    HOLE_AGG,    /* the n-th aggregate of the query */
+    HOLE_TIME,   /* the refresh's timestamptz */
+};
+
+struct hole {
+    enum hole_kind kind;
+    const char *schema; /* of the qualifier; NULL when not written */
+    const char *qualifier;
+    const char *name;
+    int index; /* HOLE_GROUP, HOLE_AGG */
+};
+
+struct qexpr {
+    const char *text;
+    struct hole *holes;
+    int n_holes;
+    bool uses_time;
+    const char *key; /* text with the holes' names in it: equal keys, equal expressions */
+    struct qexpr **conjuncts; /* WHERE a AND b: its parts; n_conjuncts 0 when not an AND */
+    int n_conjuncts;
+    /* `left op right` with time on exactly one side: for index ranges; else NULL. op has time on
+     * the right. */
+    const char *compare_op;
+    struct qexpr *compare_value;
+    struct qexpr *compare_time;
+};
+
+struct qagg {
+    const char *function; /* bare name of a pg_catalog aggregate */
+    bool star;
+    bool distinct;
+    struct qexpr *arg;    /* NULL for star */
+    struct qexpr *filter; /* NULL when there is none */
+    const char *key;      /* the whole call, written back: equal keys, equal aggregates */
+};
+
+enum join_kind { JOIN_INNER, JOIN_LEFT, JOIN_RIGHT };
+
+enum from_kind { FROM_TABLE, FROM_SUBQUERY, FROM_JOIN };
+
+struct from_item {
+    enum from_kind kind;
+    const char *alias; /* how columns are qualified; NULL for a join without alias */
+    const char **column_aliases;
+    int n_column_aliases;
+    const char *schema, *name; /* FROM_TABLE */
+    struct query *subquery;    /* FROM_SUBQUERY */
+    enum join_kind join;       /* FROM_JOIN */
+    struct from_item *left, *right;
+    struct qexpr *on; /* NULL: cross join */
+    const char **using_columns;
+    int n_using;
+};
+
+struct qtarget {
+    const char *name;
+    struct qexpr *expr;
+};
+
+struct qsort {
+    struct qexpr *expr;
+    const char *suffix; /* " DESC NULLS LAST" */
+};
+
+enum query_kind { QUERY_SELECT, QUERY_UNION_ALL };
+enum distinct_kind { DISTINCT_NONE, DISTINCT_ROWS, DISTINCT_ON };
+
+struct query {
+    enum query_kind kind;
+    /* QUERY_UNION_ALL */
+    struct query *left, *right;
+    bool union_distinct; /* UNION without ALL */
+    /* QUERY_SELECT */
+    struct from_item **from;
+    int n_from;
+    struct qexpr *where;
+    bool grouped; /* GROUP BY or an aggregate */
+    struct qexpr **groups;
+    int n_groups;
+    struct qagg **aggs;
+    int n_aggs;
+    struct qexpr *having;
+    enum distinct_kind distinct;
+    struct qexpr **distinct_on;
+    int n_distinct_on;
+    struct qsort *sort;
+    int n_sort;
+    struct qtarget *targets;
+    int n_targets;
+    bool dropped_order; /* ORDER BY without LIMIT at the top: means nothing for a table */
+};
+
+#endif

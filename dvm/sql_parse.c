@@ -1,0 +1,1120 @@
+/* See sql_parse.h.
+ *
+ * libpg_query's protobuf tree is unpacked into the arena, so nodes can be shared,
+ * replaced and forgotten. An expression becomes text in three steps: copy the
+ * node, punch holes (columns, aggregates, group expressions and time functions become the token
+ * __pgth<n>x), write the rest back as SQL. What is written is parsed again
+ * and compared with what it came from, locations aside.
+ */
+#include "dvm/sql_parse.h"
+
+#include <pg_query.h>
+#include <pg_query/pg_query.pb-c.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/text.h"
+
+/* Longer text is not parsed: nesting costs at least six bytes a level in canonical text (two in a
+ * user's), and the converter's recursion about two kilobytes of stack (compile.c gives 64 MB). */
+#define CANONICAL_MAX ((size_t)128 * 1024)
+#define USER_TEXT_MAX ((size_t)48 * 1024)
+#define VIEW_DEPTH_MAX 32
+
+typedef PgQuery__Node Node; /* a name of libpg_query's, shortened */
+
+struct cte_scope {
+    const char *name;
+    PgQuery__CommonTableExpr *cte;
+    struct cte_scope *outer; /* what the CTE itself may see */
+};
+
+struct parser {
+    struct arena *a;
+    const struct catalog *cat;
+    struct refusal *refused;
+    ProtobufCAllocator allocator;
+    int view_depth;
+};
+
+/* ---- refusals ----------------------------------------------------------------------------- */
+
+static void *refuse(struct parser *p, enum refusal_kind kind, const char *what, const char *name)
+{
+    if (p->refused->kind == REFUSAL_NONE)
+        *p->refused = (struct refusal){ .kind = kind, .what = what, .name = name };
+    return NULL;
+}
+
+/* ---- libpg_query's tree -------------------------------------------------------------------- */
+
+static void *from_arena(void *a, size_t size)
+{
+    return arena_alloc(a, size);
+}
+
+static void keep(void *a, void *ptr)
+{
+    (void)a;
+    (void)ptr;
+}
+
+static PgQuery__ParseResult *parse_text(struct parser *p, const char *sql)
+{
+    PgQueryProtobufParseResult r = pg_query_parse_protobuf(sql);
+    PgQuery__ParseResult *tree = NULL;
+
+    if (r.error == NULL)
+        tree = pg_query__parse_result__unpack(&p->allocator, r.parse_tree.len,
+                                              (const uint8_t *)r.parse_tree.data);
+    pg_query_free_protobuf_parse_result(r);
+    return tree;
+}
+
+/* Calls visit on each message directly below m that is a Node, or inside one that is not. */
+static bool each_child(ProtobufCMessage *m, bool (*visit)(void *arg, Node *child), void *arg)
+{
+    const ProtobufCMessageDescriptor *d = m->descriptor;
+
+    for (unsigned i = 0; i < d->n_fields; i++) {
+        const ProtobufCFieldDescriptor *f = &d->fields[i];
+        char *at = (char *)m + f->offset;
+        size_t n = 1;
+        ProtobufCMessage **items = (ProtobufCMessage **)(void *)at;
+
+        if (f->type != PROTOBUF_C_TYPE_MESSAGE)
+            continue;
+        if (f->label == PROTOBUF_C_LABEL_REPEATED) {
+            n = *(size_t *)(void *)((char *)m + f->quantifier_offset);
+            items = *(ProtobufCMessage ***)(void *)at;
+        } else if ((f->flags & PROTOBUF_C_FIELD_FLAG_ONEOF) != 0) {
+            if (*(uint32_t *)(void *)((char *)m + f->quantifier_offset) != f->id)
+                continue;
+        }
+        for (size_t j = 0; j < n; j++) {
+            if (items[j] == NULL)
+                continue;
+            if (items[j]->descriptor == &pg_query__node__descriptor) {
+                if (!visit(arg, (Node *)(void *)items[j]))
+                    return false;
+            } else if (!each_child(items[j], visit, arg)) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+static void clear_locations(ProtobufCMessage *m)
+{
+    const ProtobufCMessageDescriptor *d = m->descriptor;
+
+    for (unsigned i = 0; i < d->n_fields; i++) {
+        const ProtobufCFieldDescriptor *f = &d->fields[i];
+        char *at = (char *)m + f->offset;
+
+        if (f->type == PROTOBUF_C_TYPE_INT32 && strcmp(f->name, "location") == 0)
+            *(int32_t *)(void *)at = 0;
+        if (f->type != PROTOBUF_C_TYPE_MESSAGE)
+            continue;
+        if (f->label == PROTOBUF_C_LABEL_REPEATED) {
+            size_t n = *(size_t *)(void *)((char *)m + f->quantifier_offset);
+            ProtobufCMessage **items = *(ProtobufCMessage ***)(void *)at;
+
+            for (size_t j = 0; j < n; j++)
+                clear_locations(items[j]);
+        } else {
+            ProtobufCMessage *item = *(ProtobufCMessage **)(void *)at;
+
+            if ((f->flags & PROTOBUF_C_FIELD_FLAG_ONEOF) != 0 &&
+                *(uint32_t *)(void *)((char *)m + f->quantifier_offset) != f->id)
+                continue;
+            if (item != NULL)
+                clear_locations(item);
+        }
+    }
+}
+
+static struct str node_bytes(struct parser *p, Node *n)
+{
+    size_t len = pg_query__node__get_packed_size(n);
+    uint8_t *bytes = arena_alloc(p->a, len + 1);
+
+    pg_query__node__pack(n, bytes);
+    return (struct str){ (const char *)bytes, len };
+}
+
+static Node *node_copy(struct parser *p, Node *n)
+{
+    struct str bytes = node_bytes(p, n);
+
+    return pg_query__node__unpack(&p->allocator, bytes.len, (const uint8_t *)bytes.ptr);
+}
+
+static const char *node_string(const Node *n)
+{
+    return n != NULL && n->node_case == PG_QUERY__NODE__NODE_STRING ? n->string->sval : NULL;
+}
+
+/* The SQL of one expression; NULL when the deparser can't. */
+static const char *deparse(struct parser *p, Node *expr)
+{
+    PgQuery__ResTarget target = PG_QUERY__RES_TARGET__INIT;
+    PgQuery__SelectStmt select = PG_QUERY__SELECT_STMT__INIT;
+    PgQuery__RawStmt raw = PG_QUERY__RAW_STMT__INIT;
+    PgQuery__ParseResult result = PG_QUERY__PARSE_RESULT__INIT;
+    Node target_node = PG_QUERY__NODE__INIT;
+    Node select_node = PG_QUERY__NODE__INIT;
+    Node *targets[] = { &target_node };
+    PgQuery__RawStmt *stmts[] = { &raw };
+    PgQueryProtobuf packed;
+    PgQueryDeparseResult out;
+    const char *text = NULL;
+
+    target.val = expr;
+    target_node.node_case = PG_QUERY__NODE__NODE_RES_TARGET;
+    target_node.res_target = &target;
+    select.n_target_list = 1;
+    select.target_list = targets;
+    select.limit_option = PG_QUERY__LIMIT_OPTION__LIMIT_OPTION_DEFAULT;
+    select.op = PG_QUERY__SET_OPERATION__SETOP_NONE;
+    select_node.node_case = PG_QUERY__NODE__NODE_SELECT_STMT;
+    select_node.select_stmt = &select;
+    raw.stmt = &select_node;
+    result.n_stmts = 1;
+    result.stmts = stmts;
+    packed.len = pg_query__parse_result__get_packed_size(&result);
+    packed.data = arena_alloc(p->a, packed.len + 1);
+    pg_query__parse_result__pack(&result, (uint8_t *)packed.data);
+    out = pg_query_deparse_protobuf(packed);
+    if (out.error == NULL && strncmp(out.query, "SELECT ", 7) == 0)
+        text = arena_strdup(p->a, out.query + 7);
+    pg_query_free_deparse_result(out);
+    return text;
+}
+
+/* Whether text, parsed, is the tree that it was written from. */
+static bool is_faithful(struct parser *p, Node *expr, const char *text)
+{
+    PgQuery__ParseResult *again = parse_text(p, arena_printf(p->a, "SELECT %s", text));
+    Node *stmt;
+    Node *val;
+
+    if (again == NULL || again->n_stmts != 1)
+        return false;
+    stmt = again->stmts[0]->stmt;
+    if (stmt->node_case != PG_QUERY__NODE__NODE_SELECT_STMT ||
+        stmt->select_stmt->n_target_list != 1 || stmt->select_stmt->n_from_clause != 0)
+        return false;
+    val = stmt->select_stmt->target_list[0]->res_target->val;
+    if (stmt->select_stmt->target_list[0]->res_target->name != NULL &&
+        stmt->select_stmt->target_list[0]->res_target->name[0] != '\0')
+        return false;
+    clear_locations(&val->base);
+    clear_locations(&expr->base);
+    return str_equal(node_bytes(p, val), node_bytes(p, expr));
+}
+
+/* ---- expressions --------------------------------------------------------------------------- */
+
+struct punch {
+    struct parser *p;
+    struct query *query; /* where aggregates and groups are collected */
+    bool grouped;        /* columns must be group expressions, aggregates are allowed */
+    struct qexpr *out;
+    int capacity;
+};
+
+static struct qexpr *to_qexpr(struct parser *p, struct query *q, Node *node, bool grouped);
+
+static void punch_hole(struct punch *c, Node *node, struct hole hole)
+{
+    PgQuery__ColumnRef *ref = arena_new(c->p->a, PgQuery__ColumnRef);
+    PgQuery__String *string = arena_new(c->p->a, PgQuery__String);
+    Node *field = arena_new(c->p->a, Node);
+
+    if (c->out->n_holes == c->capacity) {
+        struct hole *more = arena_new_array(c->p->a, struct hole, (size_t)c->capacity * 2 + 4);
+
+        memcpy(more, c->out->holes, sizeof(hole) * (size_t)c->out->n_holes);
+        c->out->holes = more;
+        c->capacity = c->capacity * 2 + 4;
+    }
+    pg_query__string__init(string);
+    pg_query__node__init(field);
+    pg_query__column_ref__init(ref);
+    string->sval = arena_printf(c->p->a, "__pgth%dx", c->out->n_holes);
+    field->node_case = PG_QUERY__NODE__NODE_STRING;
+    field->string = string;
+    ref->n_fields = 1;
+    ref->fields = arena_new_array(c->p->a, Node *, 1);
+    ref->fields[0] = field;
+    node->node_case = PG_QUERY__NODE__NODE_COLUMN_REF;
+    node->column_ref = ref;
+    c->out->holes[c->out->n_holes++] = hole;
+}
+
+static bool is_aggregate(const struct parser *p, const PgQuery__FuncCall *f, const char **name)
+{
+    *name = node_string(f->funcname[f->n_funcname - 1]);
+    for (int i = 0; i < p->cat->n_functions; i++)
+        if (p->cat->functions[i].aggregate && *name != NULL &&
+            strcmp(p->cat->functions[i].name, *name) == 0)
+            return true;
+    return false;
+}
+
+/* Deterministic over a bag of values, whatever their order. */
+static bool aggregate_is_supported(const char *name)
+{
+    static const char *const known[] = {
+        "count",       "sum",      "avg",     "min",     "max",         "bool_and",
+        "bool_or",     "every",    "bit_and", "bit_or",  "bit_xor",     "stddev",
+        "stddev_pop",  "stddev_samp", "variance", "var_pop", "var_samp", NULL,
+    };
+
+    for (int i = 0; known[i] != NULL; i++)
+        if (strcmp(known[i], name) == 0)
+            return true;
+    return false;
+}
+
+static bool add_aggregate(struct punch *c, Node *node, const char *name)
+{
+    PgQuery__FuncCall *f = node->func_call;
+    struct query *q = c->query;
+    struct qagg *agg = arena_new(c->p->a, struct qagg);
+    const char *key = deparse(c->p, node);
+    struct qagg **more;
+
+    if (f->n_funcname != 1 || !aggregate_is_supported(name) || f->agg_within_group ||
+        f->n_agg_order > 0 || f->func_variadic || (!f->agg_star && f->n_args != 1)) {
+        refuse(c->p, REFUSAL_AGGREGATE, arena_printf(c->p->a, "the aggregate %s", name), name);
+        return false;
+    }
+    for (int i = 0; key != NULL && i < q->n_aggs; i++) {
+        if (strcmp(q->aggs[i]->key, key) == 0) {
+            punch_hole(c, node, (struct hole){ .kind = HOLE_AGG, .index = i });
+            return true;
+        }
+    }
+    agg->function = name;
+    agg->star = f->agg_star;
+    agg->distinct = f->agg_distinct;
+    if (!f->agg_star && (agg->arg = to_qexpr(c->p, q, f->args[0], false)) == NULL)
+        return false;
+    if (f->agg_filter != NULL && (agg->filter = to_qexpr(c->p, q, f->agg_filter, false)) == NULL)
+        return false;
+    agg->key = key;
+    more = arena_new_array(c->p->a, struct qagg *, (size_t)q->n_aggs + 1);
+    if (q->n_aggs > 0)
+        memcpy(more, q->aggs, sizeof(*more) * (size_t)q->n_aggs);
+    more[q->n_aggs] = agg;
+    q->aggs = more;
+    punch_hole(c, node, (struct hole){ .kind = HOLE_AGG, .index = q->n_aggs++ });
+    return true;
+}
+
+static int add_group(struct parser *p, struct query *q, struct qexpr *expr)
+{
+    struct qexpr **more = arena_new_array(p->a, struct qexpr *, (size_t)q->n_groups + 1);
+
+    if (q->n_groups > 0)
+        memcpy(more, q->groups, sizeof(*more) * (size_t)q->n_groups);
+    more[q->n_groups] = expr;
+    q->groups = more;
+    return q->n_groups++;
+}
+
+static bool punch_column(struct punch *c, Node *node)
+{
+    PgQuery__ColumnRef *ref = node->column_ref;
+    struct hole hole = { .kind = HOLE_COLUMN };
+    const char *parts[3] = { NULL, NULL, NULL };
+
+    if (ref->n_fields < 1 || ref->n_fields > 3)
+        return refuse(c->p, REFUSAL_OTHER, "this column reference", NULL) != NULL;
+    for (size_t i = 0; i < ref->n_fields; i++) {
+        parts[3 - ref->n_fields + i] = node_string(ref->fields[i]);
+        if (node_string(ref->fields[i]) == NULL)
+            return refuse(c->p, REFUSAL_OTHER, "whole-row references", NULL) != NULL;
+    }
+    hole.schema = parts[0];
+    hole.qualifier = parts[1];
+    hole.name = parts[2];
+    if (c->grouped) {
+        /* A column that GROUP BY's key determines (grouped by a primary key): adding it to the
+         * key leaves the groups as they are. */
+        Node *copy = node_copy(c->p, node);
+        struct qexpr *column = to_qexpr(c->p, c->query, copy, false);
+
+        if (column == NULL)
+            return false;
+        hole = (struct hole){ .kind = HOLE_GROUP, .index = add_group(c->p, c->query, column) };
+    }
+    punch_hole(c, node, hole);
+    return true;
+}
+
+/* now() and its kin; NULL when it is none. The answer is the type to cast the refresh's time to. */
+static const char *time_function(const PgQuery__FuncCall *f)
+{
+    const char *name = node_string(f->funcname[f->n_funcname - 1]);
+
+    if (name == NULL || f->n_funcname != 1 || f->n_args != 0)
+        return NULL;
+    if (strcmp(name, "now") == 0 || strcmp(name, "transaction_timestamp") == 0 ||
+        strcmp(name, "statement_timestamp") == 0)
+        return "timestamptz";
+    return NULL;
+}
+
+static const char *time_value(const PgQuery__SQLValueFunction *f)
+{
+    switch ((int)f->op) {
+    case PG_QUERY__SQLVALUE_FUNCTION_OP__SVFOP_CURRENT_DATE:
+        return "date";
+    case PG_QUERY__SQLVALUE_FUNCTION_OP__SVFOP_CURRENT_TIME:
+        return "timetz";
+    case PG_QUERY__SQLVALUE_FUNCTION_OP__SVFOP_CURRENT_TIMESTAMP:
+        return "timestamptz";
+    case PG_QUERY__SQLVALUE_FUNCTION_OP__SVFOP_LOCALTIME:
+        return "time";
+    case PG_QUERY__SQLVALUE_FUNCTION_OP__SVFOP_LOCALTIMESTAMP:
+        return "timestamp";
+    default:
+        return NULL;
+    }
+}
+
+static bool punch_time(struct punch *c, Node *node, const char *type)
+{
+    c->out->uses_time = true;
+    punch_hole(c, node, (struct hole){ .kind = HOLE_TIME, .name = type });
+    return true;
+}
+
+static bool punch_node(void *arg, Node *node);
+
+static bool punch_children(struct punch *c, Node *node)
+{
+    /* The union's members are all pointers to messages. */
+    return each_child((ProtobufCMessage *)node->column_ref, punch_node, c);
+}
+
+static bool punch_node(void *arg, Node *node)
+{
+    struct punch *c = arg;
+    const char *name;
+
+    if (c->grouped && c->query->n_groups > 0 &&
+        node->node_case != PG_QUERY__NODE__NODE_A_CONST &&
+        node->node_case != PG_QUERY__NODE__NODE_STRING) {
+        const char *key = deparse(c->p, node);
+
+        for (int i = 0; key != NULL && i < c->query->n_groups; i++) {
+            if (strcmp(c->query->groups[i]->key, key) == 0) {
+                punch_hole(c, node, (struct hole){ .kind = HOLE_GROUP, .index = i });
+                return true;
+            }
+        }
+    }
+    switch ((int)node->node_case) {
+    case PG_QUERY__NODE__NODE_COLUMN_REF:
+        return punch_column(c, node);
+    case PG_QUERY__NODE__NODE_FUNC_CALL:
+        if (node->func_call->over != NULL)
+            return refuse(c->p, REFUSAL_WINDOW, "window functions", NULL) != NULL;
+        if (is_aggregate(c->p, node->func_call, &name)) {
+            if (!c->grouped)
+                return refuse(c->p, REFUSAL_AGGREGATE, "nested aggregates", name) != NULL;
+            return add_aggregate(c, node, name);
+        }
+        if (node->func_call->n_agg_order > 0 || node->func_call->agg_filter != NULL ||
+            node->func_call->agg_within_group || node->func_call->agg_star)
+            return refuse(c->p, REFUSAL_AGGREGATE, "this aggregate", name) != NULL;
+        if (time_function(node->func_call) != NULL)
+            return punch_time(c, node, time_function(node->func_call));
+        return punch_children(c, node);
+    case PG_QUERY__NODE__NODE_SQLVALUE_FUNCTION:
+        if (time_value(node->sqlvalue_function) == NULL)
+            return refuse(c->p, REFUSAL_FUNCTION, "an expression that depends on the session",
+                          NULL) != NULL;
+        return punch_time(c, node, time_value(node->sqlvalue_function));
+    case PG_QUERY__NODE__NODE_SUB_LINK:
+        return refuse(c->p, REFUSAL_SUBLINK, "subqueries in expressions", NULL) != NULL;
+    case PG_QUERY__NODE__NODE_GROUPING_FUNC:
+        return refuse(c->p, REFUSAL_GROUPING_SETS, "grouping sets", NULL) != NULL;
+    case PG_QUERY__NODE__NODE_A_CONST:
+    case PG_QUERY__NODE__NODE_STRING:
+    case PG_QUERY__NODE__NODE_INTEGER:
+        return true;
+    case PG_QUERY__NODE__NODE_A_EXPR:
+    case PG_QUERY__NODE__NODE_BOOL_EXPR:
+    case PG_QUERY__NODE__NODE_NULL_TEST:
+    case PG_QUERY__NODE__NODE_BOOLEAN_TEST:
+    case PG_QUERY__NODE__NODE_TYPE_CAST:
+    case PG_QUERY__NODE__NODE_TYPE_NAME:
+    case PG_QUERY__NODE__NODE_CASE_EXPR:
+    case PG_QUERY__NODE__NODE_CASE_WHEN:
+    case PG_QUERY__NODE__NODE_COALESCE_EXPR:
+    case PG_QUERY__NODE__NODE_MIN_MAX_EXPR:
+    case PG_QUERY__NODE__NODE_A_ARRAY_EXPR:
+    case PG_QUERY__NODE__NODE_ROW_EXPR:
+    case PG_QUERY__NODE__NODE_COLLATE_CLAUSE:
+    case PG_QUERY__NODE__NODE_A_INDIRECTION:
+    case PG_QUERY__NODE__NODE_A_INDICES:
+    case PG_QUERY__NODE__NODE_LIST:
+    case PG_QUERY__NODE__NODE_NAMED_ARG_EXPR:
+        return punch_children(c, node);
+    default:
+        return refuse(c->p, REFUSAL_OTHER, "this kind of expression", NULL) != NULL;
+    }
+}
+
+static const char *flipped(const char *op)
+{
+    if (strcmp(op, "<") == 0)
+        return ">";
+    if (strcmp(op, "<=") == 0)
+        return ">=";
+    if (strcmp(op, ">") == 0)
+        return "<";
+    if (strcmp(op, ">=") == 0)
+        return "<=";
+    return NULL;
+}
+
+/* col >= CURRENT_DATE and its like: remembered in parts, for an index range over what flips. */
+static void note_comparison(struct parser *p, struct query *q, Node *node, bool grouped,
+                            struct qexpr *out)
+{
+    PgQuery__AExpr *e = node->a_expr;
+    const char *op;
+    struct qexpr *left, *right;
+
+    if (node->node_case != PG_QUERY__NODE__NODE_A_EXPR || !out->uses_time ||
+        e->kind != PG_QUERY__A__EXPR__KIND__AEXPR_OP || e->n_name != 1 || e->lexpr == NULL ||
+        e->rexpr == NULL)
+        return;
+    op = node_string(e->name[0]);
+    if (op == NULL || flipped(op) == NULL)
+        return;
+    left = to_qexpr(p, q, e->lexpr, grouped);
+    right = to_qexpr(p, q, e->rexpr, grouped);
+    if (left == NULL || right == NULL || left->uses_time == right->uses_time)
+        return;
+    out->compare_op = left->uses_time ? flipped(op) : op;
+    out->compare_value = left->uses_time ? right : left;
+    out->compare_time = left->uses_time ? left : right;
+}
+
+/* The expression as text with holes; NULL when refused. node is left as it was. */
+static struct qexpr *to_qexpr(struct parser *p, struct query *q, Node *node, bool grouped)
+{
+    Node *copy = node_copy(p, node);
+    struct punch c = { .p = p, .query = q, .grouped = grouped };
+
+    c.out = arena_new(p->a, struct qexpr);
+    c.out->key = deparse(p, copy);
+    if (c.out->key == NULL || !is_faithful(p, copy, c.out->key))
+        return refuse(p, REFUSAL_OTHER, "this expression (it can't be written back faithfully)",
+                      NULL);
+    if (!punch_node(&c, copy))
+        return NULL;
+    c.out->text = deparse(p, copy);
+    if (c.out->text == NULL || !is_faithful(p, copy, c.out->text))
+        return refuse(p, REFUSAL_OTHER, "this expression (it can't be written back faithfully)",
+                      NULL);
+    if (node->node_case == PG_QUERY__NODE__NODE_BOOL_EXPR &&
+        node->bool_expr->boolop == PG_QUERY__BOOL_EXPR_TYPE__AND_EXPR) {
+        c.out->n_conjuncts = (int)node->bool_expr->n_args;
+        c.out->conjuncts = arena_new_array(p->a, struct qexpr *, node->bool_expr->n_args);
+        for (int i = 0; i < c.out->n_conjuncts; i++) {
+            c.out->conjuncts[i] = to_qexpr(p, q, node->bool_expr->args[i], grouped);
+            if (c.out->conjuncts[i] == NULL)
+                return NULL;
+        }
+    } else {
+        note_comparison(p, q, node, grouped, c.out);
+    }
+    return c.out;
+}
+
+/* ---- FROM ---------------------------------------------------------------------------------- */
+
+static struct query *to_query(struct parser *p, PgQuery__SelectStmt *s, struct cte_scope *ctes);
+
+static const char **strings(struct parser *p, Node **nodes, size_t n)
+{
+    const char **out = arena_new_array(p->a, const char *, n);
+
+    for (size_t i = 0; i < n; i++)
+        out[i] = node_string(nodes[i]);
+    return out;
+}
+
+static void set_alias(struct parser *p, struct from_item *item, PgQuery__Alias *alias)
+{
+    if (alias == NULL)
+        return;
+    item->alias = alias->aliasname;
+    item->n_column_aliases = (int)alias->n_colnames;
+    item->column_aliases = strings(p, alias->colnames, alias->n_colnames);
+}
+
+static const struct cat_table *find_table(const struct catalog *cat, const char *schema,
+                                          const char *name)
+{
+    for (int i = 0; i < cat->n_tables; i++)
+        if (strcmp(cat->tables[i].name, name) == 0 && schema != NULL &&
+            strcmp(cat->tables[i].schema, schema) == 0)
+            return &cat->tables[i];
+    /* pg_catalog's names come without a schema */
+    for (int i = 0; schema == NULL && i < cat->n_tables; i++)
+        if (strcmp(cat->tables[i].name, name) == 0 && cat->tables[i].is_system)
+            return &cat->tables[i];
+    return NULL;
+}
+
+static struct query *parse_select(struct parser *p, const char *sql)
+{
+    PgQuery__ParseResult *tree;
+
+    if (strlen(sql) > CANONICAL_MAX)
+        return refuse(p, REFUSAL_OTHER, "a definition of this length", NULL);
+    if (strstr(sql, "__pgth") != NULL)
+        return refuse(p, REFUSAL_OTHER, "names that contain __pgth", NULL);
+    tree = parse_text(p, sql);
+    if (tree == NULL || tree->n_stmts != 1 ||
+        tree->stmts[0]->stmt->node_case != PG_QUERY__NODE__NODE_SELECT_STMT)
+        return refuse(p, REFUSAL_SYNTAX, "syntax newer than PostgreSQL 15's", NULL);
+    return to_query(p, tree->stmts[0]->stmt->select_stmt, NULL);
+}
+
+static struct from_item *view_item(struct parser *p, const struct cat_table *view,
+                                   PgQuery__Alias *alias)
+{
+    struct from_item *item = arena_new(p->a, struct from_item);
+    struct query *q;
+    int n_written;
+
+    if (p->view_depth >= VIEW_DEPTH_MAX)
+        return refuse(p, REFUSAL_OTHER, "views nested this deep", NULL);
+    p->view_depth++;
+    q = parse_select(p, view->view_definition);
+    p->view_depth--;
+    if (q == NULL)
+        return NULL;
+    item->kind = FROM_SUBQUERY;
+    item->subquery = q;
+    item->alias = view->name;
+    set_alias(p, item, alias);
+    /* The view's column names, then the written ones over them. */
+    n_written = item->n_column_aliases;
+    if (n_written < view->n_columns) {
+        const char **names = arena_new_array(p->a, const char *, (size_t)view->n_columns);
+
+        for (int i = 0; i < view->n_columns; i++)
+            names[i] = i < n_written ? item->column_aliases[i] : view->columns[i].name;
+        item->column_aliases = names;
+        item->n_column_aliases = view->n_columns;
+    }
+    return item;
+}
+
+static struct from_item *range_var(struct parser *p, PgQuery__RangeVar *r, struct cte_scope *ctes)
+{
+    struct from_item *item;
+    const struct cat_table *table;
+    bool qualified = r->schemaname != NULL && r->schemaname[0] != '\0';
+
+    for (struct cte_scope *c = ctes; !qualified && c != NULL; c = c->outer) {
+        if (strcmp(c->name, r->relname) != 0)
+            continue;
+        if (c->cte->ctequery->node_case != PG_QUERY__NODE__NODE_SELECT_STMT)
+            return refuse(p, REFUSAL_OTHER, "a data-modifying WITH", NULL);
+        item = arena_new(p->a, struct from_item);
+        item->kind = FROM_SUBQUERY;
+        item->alias = r->relname;
+        item->n_column_aliases = (int)c->cte->n_aliascolnames;
+        item->column_aliases = strings(p, c->cte->aliascolnames, c->cte->n_aliascolnames);
+        set_alias(p, item, r->alias);
+        if (r->alias != NULL && r->alias->n_colnames == 0 && c->cte->n_aliascolnames > 0) {
+            item->n_column_aliases = (int)c->cte->n_aliascolnames;
+            item->column_aliases = strings(p, c->cte->aliascolnames, c->cte->n_aliascolnames);
+        }
+        item->subquery = to_query(p, c->cte->ctequery->select_stmt, c->outer);
+        return item->subquery != NULL ? item : NULL;
+    }
+    table = find_table(p->cat, qualified ? r->schemaname : NULL, r->relname);
+    if (table == NULL)
+        return refuse(p, REFUSAL_TABLE,
+                      arena_printf(p->a, "the source %s", r->relname), r->relname);
+    if (table->relkind == 'v')
+        return view_item(p, table, r->alias);
+    item = arena_new(p->a, struct from_item);
+    item->kind = FROM_TABLE;
+    item->schema = table->schema;
+    item->name = table->name;
+    item->alias = table->name;
+    set_alias(p, item, r->alias);
+    return item;
+}
+
+static struct from_item *to_from(struct parser *p, struct query *q, Node *n,
+                                 struct cte_scope *ctes);
+
+static struct from_item *join_expr(struct parser *p, struct query *q, PgQuery__JoinExpr *j,
+                                   struct cte_scope *ctes)
+{
+    struct from_item *item = arena_new(p->a, struct from_item);
+
+    item->kind = FROM_JOIN;
+    switch ((int)j->jointype) {
+    case PG_QUERY__JOIN_TYPE__JOIN_INNER:
+        item->join = JOIN_INNER;
+        break;
+    case PG_QUERY__JOIN_TYPE__JOIN_LEFT:
+        item->join = JOIN_LEFT;
+        break;
+    case PG_QUERY__JOIN_TYPE__JOIN_RIGHT:
+        item->join = JOIN_RIGHT;
+        break;
+    default:
+        return refuse(p, REFUSAL_FULL_JOIN, "FULL JOIN", NULL);
+    }
+    if (j->alias != NULL || j->join_using_alias != NULL || j->is_natural)
+        return refuse(p, REFUSAL_OTHER, "a join with an alias of its own", NULL);
+    item->left = to_from(p, q, j->larg, ctes);
+    item->right = item->left != NULL ? to_from(p, q, j->rarg, ctes) : NULL;
+    if (item->right == NULL)
+        return NULL;
+    item->n_using = (int)j->n_using_clause;
+    item->using_columns = strings(p, j->using_clause, j->n_using_clause);
+    if (j->quals != NULL && (item->on = to_qexpr(p, q, j->quals, false)) == NULL)
+        return NULL;
+    return item;
+}
+
+static struct from_item *to_from(struct parser *p, struct query *q, Node *n,
+                                 struct cte_scope *ctes)
+{
+    struct from_item *item;
+    PgQuery__RangeSubselect *sub;
+
+    switch ((int)n->node_case) {
+    case PG_QUERY__NODE__NODE_RANGE_VAR:
+        return range_var(p, n->range_var, ctes);
+    case PG_QUERY__NODE__NODE_RANGE_SUBSELECT:
+        sub = n->range_subselect;
+        if (sub->lateral)
+            return refuse(p, REFUSAL_LATERAL, "LATERAL", NULL);
+        item = arena_new(p->a, struct from_item);
+        item->kind = FROM_SUBQUERY;
+        set_alias(p, item, sub->alias);
+        item->subquery = to_query(p, sub->subquery->select_stmt, ctes);
+        return item->subquery != NULL ? item : NULL;
+    case PG_QUERY__NODE__NODE_JOIN_EXPR:
+        return join_expr(p, q, n->join_expr, ctes);
+    case PG_QUERY__NODE__NODE_RANGE_FUNCTION:
+    case PG_QUERY__NODE__NODE_RANGE_TABLE_FUNC:
+        return refuse(p, REFUSAL_FUNCTION_SOURCE, "functions in FROM", NULL);
+    case PG_QUERY__NODE__NODE_RANGE_TABLE_SAMPLE:
+        return refuse(p, REFUSAL_TABLESAMPLE, "TABLESAMPLE", NULL);
+    default:
+        return refuse(p, REFUSAL_OTHER, "this kind of source", NULL);
+    }
+}
+
+/* ---- SELECT -------------------------------------------------------------------------------- */
+
+struct aggregate_search {
+    const struct parser *p;
+    bool found;
+};
+
+static bool look_for_aggregate(void *arg, Node *n)
+{
+    struct aggregate_search *s = arg;
+    const char *name;
+
+    if (n->node_case == PG_QUERY__NODE__NODE_SUB_LINK)
+        return true;
+    if (n->node_case == PG_QUERY__NODE__NODE_FUNC_CALL && n->func_call->over == NULL &&
+        is_aggregate(s->p, n->func_call, &name)) {
+        s->found = true;
+        return true;
+    }
+    return n->node_case == PG_QUERY__NODE__NODE__NOT_SET ||
+           each_child((ProtobufCMessage *)n->column_ref, look_for_aggregate, s);
+}
+
+static bool has_aggregate(const struct parser *p, Node **nodes, size_t n)
+{
+    struct aggregate_search s = { .p = p };
+
+    for (size_t i = 0; i < n; i++)
+        look_for_aggregate(&s, nodes[i]);
+    return s.found;
+}
+
+static struct cte_scope *push_ctes(struct parser *p, PgQuery__WithClause *with,
+                                   struct cte_scope *outer)
+{
+    struct cte_scope *scope = outer;
+
+    for (size_t i = 0; i < with->n_ctes; i++) {
+        struct cte_scope *c = arena_new(p->a, struct cte_scope);
+
+        c->cte = with->ctes[i]->common_table_expr;
+        c->name = c->cte->ctename;
+        c->outer = scope;
+        scope = c;
+    }
+    return scope;
+}
+
+static struct query *union_query(struct parser *p, PgQuery__SelectStmt *s, struct cte_scope *ctes)
+{
+    struct query *q = arena_new(p->a, struct query);
+
+    if (s->op != PG_QUERY__SET_OPERATION__SETOP_UNION)
+        return refuse(p, REFUSAL_SET_OPERATION, "INTERSECT and EXCEPT", NULL);
+    q->kind = QUERY_UNION_ALL;
+    q->union_distinct = !s->all;
+    q->left = to_query(p, s->larg, ctes);
+    q->right = q->left != NULL ? to_query(p, s->rarg, ctes) : NULL;
+    if (q->right == NULL)
+        return NULL;
+    q->n_targets = q->left->n_targets;
+    q->targets = q->left->targets;
+    return q;
+}
+
+static const char *sort_suffix(PgQuery__SortBy *s)
+{
+    bool desc = s->sortby_dir == PG_QUERY__SORT_BY_DIR__SORTBY_DESC;
+
+    if (s->sortby_nulls == PG_QUERY__SORT_BY_NULLS__SORTBY_NULLS_FIRST)
+        return desc ? " DESC NULLS FIRST" : " NULLS FIRST";
+    if (s->sortby_nulls == PG_QUERY__SORT_BY_NULLS__SORTBY_NULLS_LAST)
+        return desc ? " DESC NULLS LAST" : " NULLS LAST";
+    return desc ? " DESC" : "";
+}
+
+static bool add_sort(struct parser *p, struct query *q, PgQuery__SelectStmt *s)
+{
+    q->n_sort = (int)s->n_sort_clause;
+    q->sort = arena_new_array(p->a, struct qsort, s->n_sort_clause);
+    for (int i = 0; i < q->n_sort; i++) {
+        PgQuery__SortBy *by = s->sort_clause[i]->sort_by;
+
+        if (by->n_use_op > 0)
+            return refuse(p, REFUSAL_OTHER, "ORDER BY … USING", NULL) != NULL;
+        q->sort[i].expr = to_qexpr(p, q, by->node, q->grouped);
+        q->sort[i].suffix = sort_suffix(by);
+        if (q->sort[i].expr == NULL)
+            return false;
+    }
+    return true;
+}
+
+static bool add_distinct(struct parser *p, struct query *q, PgQuery__SelectStmt *s)
+{
+    if (s->n_distinct_clause == 0)
+        return true;
+    /* Plain DISTINCT is a list with one empty node. */
+    if (s->n_distinct_clause == 1 &&
+        s->distinct_clause[0]->node_case == PG_QUERY__NODE__NODE__NOT_SET) {
+        q->distinct = DISTINCT_ROWS;
+        return true;
+    }
+    q->distinct = DISTINCT_ON;
+    q->n_distinct_on = (int)s->n_distinct_clause;
+    q->distinct_on = arena_new_array(p->a, struct qexpr *, s->n_distinct_clause);
+    for (int i = 0; i < q->n_distinct_on; i++) {
+        q->distinct_on[i] = to_qexpr(p, q, s->distinct_clause[i], q->grouped);
+        if (q->distinct_on[i] == NULL)
+            return false;
+    }
+    return add_sort(p, q, s);
+}
+
+static bool add_groups(struct parser *p, struct query *q, PgQuery__SelectStmt *s)
+{
+    for (size_t i = 0; i < s->n_group_clause; i++) {
+        struct qexpr *expr;
+
+        if (s->group_clause[i]->node_case == PG_QUERY__NODE__NODE_GROUPING_SET)
+            return refuse(p, REFUSAL_GROUPING_SETS, "grouping sets", NULL) != NULL;
+        expr = to_qexpr(p, q, s->group_clause[i], false);
+        if (expr == NULL)
+            return false;
+        add_group(p, q, expr);
+    }
+    return true;
+}
+
+static bool add_targets(struct parser *p, struct query *q, PgQuery__SelectStmt *s)
+{
+    q->n_targets = (int)s->n_target_list;
+    q->targets = arena_new_array(p->a, struct qtarget, s->n_target_list);
+    for (int i = 0; i < q->n_targets; i++) {
+        PgQuery__ResTarget *t = s->target_list[i]->res_target;
+        struct qtarget *out = &q->targets[i];
+
+        out->expr = to_qexpr(p, q, t->val, q->grouped);
+        if (out->expr == NULL)
+            return false;
+        if (t->name != NULL && t->name[0] != '\0')
+            out->name = t->name;
+        else if (t->val->node_case == PG_QUERY__NODE__NODE_COLUMN_REF)
+            out->name = node_string(
+                t->val->column_ref->fields[t->val->column_ref->n_fields - 1]);
+        else
+            out->name = "?column?";
+    }
+    return true;
+}
+
+static struct query *to_query(struct parser *p, PgQuery__SelectStmt *s, struct cte_scope *ctes)
+{
+    struct query *q;
+
+    if (s->with_clause != NULL) {
+        if (s->with_clause->recursive)
+            return refuse(p, REFUSAL_RECURSIVE, "WITH RECURSIVE", NULL);
+        ctes = push_ctes(p, s->with_clause, ctes);
+    }
+    if (s->limit_count != NULL || s->limit_offset != NULL)
+        return refuse(p, REFUSAL_LIMIT, "LIMIT and OFFSET", NULL);
+    if (s->n_locking_clause > 0)
+        return refuse(p, REFUSAL_LOCKING, "FOR UPDATE and FOR SHARE", NULL);
+    if (s->n_values_lists > 0)
+        return refuse(p, REFUSAL_VALUES, "VALUES", NULL);
+    if (s->into_clause != NULL)
+        return refuse(p, REFUSAL_OTHER, "SELECT INTO", NULL);
+    if (s->op != PG_QUERY__SET_OPERATION__SETOP_NONE) {
+        q = union_query(p, s, ctes);
+        if (q != NULL)
+            q->dropped_order = s->n_sort_clause > 0;
+        return q;
+    }
+    if (s->n_from_clause == 0)
+        return refuse(p, REFUSAL_NO_SOURCE, "a SELECT without FROM", NULL);
+    if (s->n_window_clause > 0)
+        return refuse(p, REFUSAL_WINDOW, "window functions", NULL);
+    q = arena_new(p->a, struct query);
+    q->from = arena_new_array(p->a, struct from_item *, s->n_from_clause);
+    for (size_t i = 0; i < s->n_from_clause; i++) {
+        q->from[i] = to_from(p, q, s->from_clause[i], ctes);
+        if (q->from[i] == NULL)
+            return NULL;
+        q->n_from++;
+    }
+    if (s->where_clause != NULL && (q->where = to_qexpr(p, q, s->where_clause, false)) == NULL)
+        return NULL;
+    q->grouped = s->n_group_clause > 0 || s->having_clause != NULL ||
+                 has_aggregate(p, s->target_list, s->n_target_list);
+    if (!add_groups(p, q, s) || !add_targets(p, q, s))
+        return NULL;
+    if (s->having_clause != NULL &&
+        (q->having = to_qexpr(p, q, s->having_clause, true)) == NULL)
+        return NULL;
+    if (!add_distinct(p, q, s))
+        return NULL;
+    q->dropped_order = s->n_sort_clause > 0 && q->distinct != DISTINCT_ON;
+    return q;
+}
+
+static void parser_init(struct parser *p, struct arena *a, const struct catalog *cat,
+                        struct refusal *refused)
+{
+    *p = (struct parser){ .a = a, .cat = cat, .refused = refused };
+    p->allocator = (ProtobufCAllocator){ from_arena, keep, a };
+}
+
+struct query *sql_parse(struct arena *a, const struct catalog *cat, const char *canonical,
+                        struct refusal *refused)
+{
+    struct parser p;
+    struct query *q;
+
+    *refused = (struct refusal){ 0 };
+    parser_init(&p, a, cat, refused);
+    q = parse_select(&p, canonical);
+    if (q == NULL)
+        return NULL;
+    /* analyze.c wrapped the definition: SELECT q.c1, … FROM (definition) q(c1, …). */
+    if (q->kind != QUERY_SELECT || q->n_from != 1 || q->from[0]->kind != FROM_SUBQUERY)
+        return refuse(&p, REFUSAL_OTHER, "this query", NULL);
+    return q->from[0]->subquery;
+}
+
+/* ---- the user's own text ------------------------------------------------------------------- */
+
+struct locator {
+    const struct refusal *refused;
+    int at; /* bytes; -1: not found yet */
+};
+
+static void found(struct locator *l, int location)
+{
+    if (l->at < 0 && location >= 0)
+        l->at = location;
+}
+
+static bool name_is(const Node *n, const char *name)
+{
+    return name == NULL || (node_string(n) != NULL && strcmp(node_string(n), name) == 0);
+}
+
+static int any_location(Node *n);
+
+static bool keep_first(void *arg, Node *n)
+{
+    int *at = arg;
+    int here = any_location(n);
+
+    if (here >= 0 && (*at < 0 || here < *at))
+        *at = here;
+    return true;
+}
+
+/* The leftmost location below n. */
+static int any_location(Node *n)
+{
+    int at = -1;
+    ProtobufCMessage *m = (ProtobufCMessage *)n->column_ref;
+
+    if (n->node_case == PG_QUERY__NODE__NODE__NOT_SET)
+        return -1;
+    for (unsigned i = 0; i < m->descriptor->n_fields; i++)
+        if (strcmp(m->descriptor->fields[i].name, "location") == 0)
+            at = *(int32_t *)(void *)((char *)m + m->descriptor->fields[i].offset);
+    each_child(m, keep_first, &at);
+    return at;
+}
+
+static void locate_in_select(struct locator *l, PgQuery__SelectStmt *s)
+{
+    enum refusal_kind kind = l->refused->kind;
+
+    if (kind == REFUSAL_LIMIT && s->limit_count != NULL)
+        found(l, any_location(s->limit_count));
+    if (kind == REFUSAL_LIMIT && s->limit_offset != NULL)
+        found(l, any_location(s->limit_offset));
+    if (kind == REFUSAL_RECURSIVE && s->with_clause != NULL && s->with_clause->recursive)
+        found(l, s->with_clause->location);
+    if (kind == REFUSAL_SET_OPERATION && s->op != PG_QUERY__SET_OPERATION__SETOP_NONE &&
+        s->op != PG_QUERY__SET_OPERATION__SETOP_UNION && s->rarg->n_target_list > 0)
+        found(l, any_location(s->rarg->target_list[0]));
+    if (kind == REFUSAL_VALUES && s->n_values_lists > 0)
+        found(l, any_location(s->values_lists[0]));
+}
+
+static bool locate_node(void *arg, Node *n)
+{
+    struct locator *l = arg;
+    const struct refusal *r = l->refused;
+
+    switch ((int)n->node_case) {
+    case PG_QUERY__NODE__NODE__NOT_SET:
+        return true;
+    case PG_QUERY__NODE__NODE_FUNC_CALL:
+        if ((r->kind == REFUSAL_WINDOW && n->func_call->over != NULL) ||
+            ((r->kind == REFUSAL_AGGREGATE || r->kind == REFUSAL_FUNCTION) && r->name != NULL &&
+             name_is(n->func_call->funcname[n->func_call->n_funcname - 1], r->name)))
+            found(l, n->func_call->location);
+        if (r->kind == REFUSAL_TIME && time_function(n->func_call) != NULL)
+            found(l, n->func_call->location);
+        break;
+    case PG_QUERY__NODE__NODE_SQLVALUE_FUNCTION:
+        if (r->kind == REFUSAL_TIME || (r->kind == REFUSAL_FUNCTION && r->name == NULL))
+            found(l, n->sqlvalue_function->location);
+        break;
+    case PG_QUERY__NODE__NODE_SUB_LINK:
+        if (r->kind == REFUSAL_SUBLINK)
+            found(l, n->sub_link->location);
+        break;
+    case PG_QUERY__NODE__NODE_GROUPING_SET:
+        if (r->kind == REFUSAL_GROUPING_SETS)
+            found(l, n->grouping_set->location);
+        break;
+    case PG_QUERY__NODE__NODE_JOIN_EXPR:
+        if (r->kind == REFUSAL_FULL_JOIN &&
+            n->join_expr->jointype == PG_QUERY__JOIN_TYPE__JOIN_FULL)
+            found(l, any_location(n->join_expr->rarg));
+        break;
+    case PG_QUERY__NODE__NODE_RANGE_VAR:
+        if (r->kind == REFUSAL_TABLE && r->name != NULL &&
+            strcmp(n->range_var->relname, r->name) == 0)
+            found(l, n->range_var->location);
+        break;
+    case PG_QUERY__NODE__NODE_RANGE_FUNCTION:
+    case PG_QUERY__NODE__NODE_RANGE_TABLE_FUNC:
+        if (r->kind == REFUSAL_FUNCTION_SOURCE)
+            found(l, any_location(n));
+        break;
+    case PG_QUERY__NODE__NODE_RANGE_TABLE_SAMPLE:
+        if (r->kind == REFUSAL_TABLESAMPLE)
+            found(l, n->range_table_sample->location);
+        break;
+    case PG_QUERY__NODE__NODE_RANGE_SUBSELECT:
+        if (r->kind == REFUSAL_LATERAL && n->range_subselect->lateral)
+            found(l, any_location(n));
+        break;
+    case PG_QUERY__NODE__NODE_SELECT_STMT:
+        locate_in_select(l, n->select_stmt);
+        break;
+    default:
+        break;
+    }
+    return each_child((ProtobufCMessage *)n->column_ref, locate_node, l);
+}
+
+int sql_locate(const char *user_query, const struct refusal *refused)
+{
+    struct arena a;
+    struct parser p;
+    struct refusal none = { 0 };
+    struct locator l = { .refused = refused, .at = -1 };
+    PgQuery__ParseResult *tree;
+    int characters = 0;
+
+    if (strlen(user_query) > USER_TEXT_MAX)
+        return 0;
+    arena_init(&a);
+    parser_init(&p, &a, NULL, &none);
+    tree = parse_text(&p, user_query);
+    if (tree != NULL)
+        for (size_t i = 0; i < tree->n_stmts; i++)
+            locate_node(&l, tree->stmts[i]->stmt);
+    arena_free(&a);
+    if (l.at < 0)
+        return 0;
+    for (int i = 0; i < l.at && user_query[i] != '\0'; i++)
+        characters += ((unsigned char)user_query[i] & 0xC0) != 0x80;
+    return characters + 1;
+}
+
+bool sql_is_select(const char *user_query, bool *parsed)
+{
+    struct arena a;
+    struct parser p;
+    struct refusal none = { 0 };
+    PgQuery__ParseResult *tree = NULL;
+    bool is_select;
+
+    arena_init(&a);
+    parser_init(&p, &a, NULL, &none);
+    if (strlen(user_query) <= USER_TEXT_MAX)
+        tree = parse_text(&p, user_query);
+    *parsed = tree != NULL;
+    is_select = tree != NULL && tree->n_stmts == 1 &&
+                tree->stmts[0]->stmt->node_case == PG_QUERY__NODE__NODE_SELECT_STMT &&
+                tree->stmts[0]->stmt->select_stmt->into_clause == NULL;
+    arena_free(&a);
+    return is_select;
+}

@@ -1,0 +1,57 @@
+/* SQL text -> query (dvm/query.h). The only file that sees libpg_query.
+ *
+ * Takes canonical text (pg_get_viewdef's: stars expanded, ordinals resolved, casts
+ * explicit), translates the node kinds and fields that it knows, and refuses the
+ * rest. Each expression is written back as SQL and parsed again; a difference is a
+ * refusal, since the packaged deparser has faults.
+ */
+#ifndef PGTRICKLE_DVM_SQL_PARSE_H
+#define PGTRICKLE_DVM_SQL_PARSE_H
+
+#include "base/arena.h"
+#include "dvm/catalog.h"
+#include "dvm/query.h"
+
+/* What a definition has that stops it from being maintained differentially; also how to find the
+ * place in the user's own text. */
+enum refusal_kind {
+    REFUSAL_NONE,
+    REFUSAL_OTHER,
+    REFUSAL_SYNTAX,
+    REFUSAL_WINDOW,
+    REFUSAL_SUBLINK,
+    REFUSAL_LIMIT,
+    REFUSAL_SET_OPERATION,
+    REFUSAL_GROUPING_SETS,
+    REFUSAL_RECURSIVE,
+    REFUSAL_FULL_JOIN,
+    REFUSAL_LATERAL,
+    REFUSAL_FUNCTION_SOURCE,
+    REFUSAL_VALUES,
+    REFUSAL_TABLESAMPLE,
+    REFUSAL_LOCKING,
+    REFUSAL_AGGREGATE, /* name */
+    REFUSAL_FUNCTION,  /* name */
+    REFUSAL_TIME,
+    REFUSAL_TABLE, /* name */
+    REFUSAL_NO_SOURCE,
+};
+
+struct refusal {
+    enum refusal_kind kind;
+    const char *what; /* "window functions", "the aggregate string_agg" */
+    const char *name; /* to look for in the user's text; or NULL */
+    const char *hint; /* or NULL */
+};
+
+/* NULL and *refused on refusal. cat: for the aggregates' names and views to be inlined. */
+struct query *sql_parse(struct arena *a, const struct catalog *cat, const char *canonical,
+                        struct refusal *refused);
+
+/* Where in the user's text the refused thing stands: 1-based characters, 0 when not found. */
+int sql_locate(const char *user_query, const struct refusal *refused);
+
+/* Finds the 1-based character position of the first $n parameter or 0. */
+bool sql_is_select(const char *user_query, bool *parsed);
+
+#endif

@@ -1,0 +1,155 @@
+#include "dvm/types.h"
+
+#include "base/text.h"
+#include "dvm/analyze.h"
+#include "dvm/delta/delta.h"
+
+struct typing {
+    struct dvm_db *db;
+    struct arena *a;
+    struct value_type **all; /* to be completed with facts at the end */
+    int n_all, capacity;
+    struct err *e;
+};
+
+static void remember(struct typing *t, struct value_type *type)
+{
+    if (t->n_all == t->capacity) {
+        int capacity = 2 * t->capacity + 64;
+        struct value_type **more =
+            arena_new_array(t->a, struct value_type *, (size_t)capacity);
+
+        for (int i = 0; i < t->n_all; i++)
+            more[i] = t->all[i];
+        t->all = more;
+        t->capacity = capacity;
+    }
+    t->all[t->n_all++] = type;
+}
+
+static bool describe(struct typing *t, const struct text *sql, struct db_rows *columns)
+{
+    int n_params;
+
+    return t->db->ops->describe(t->db, t->a, sql->ptr, columns, &n_params, t->e);
+}
+
+static void take(struct typing *t, struct value_type *type, const struct db_rows *columns, int *i)
+{
+    if (*i >= columns->n_columns)
+        return;
+    type->oid = columns->columns[*i].type_oid;
+    type->typmod = columns->columns[*i].typmod;
+    remember(t, type);
+    (*i)++;
+}
+
+/* SELECT input columns, key expressions, aggregate arguments FROM (input) x. */
+static bool type_keyed(struct typing *t, struct op *op)
+{
+    struct text sql;
+    struct db_rows columns;
+    bool ok;
+    int at = 0;
+
+    op->input_types = arena_new_array(t->a, struct value_type, (size_t)op->left->n_columns);
+    op->key_types = arena_new_array(t->a, struct value_type, (size_t)op->n_exprs);
+    op->aggregate_types = arena_new_array(t->a, struct value_type, (size_t)op->n_aggregates);
+    text_init(&sql);
+    text_put(&sql, "SELECT ");
+    put_needed(&sql, op->left, "x", true);
+    for (int i = 0; i < op->n_exprs; i++) {
+        put_expr_over(&sql, op->exprs[i], "x");
+        text_put(&sql, ", ");
+    }
+    for (int i = 0; i < op->n_aggregates; i++) {
+        if (op->aggregates[i].arg == NULL || !op->needed[op->n_exprs + i])
+            continue;
+        put_expr_over(&sql, op->aggregates[i].arg, "x");
+        text_put(&sql, ", ");
+    }
+    text_put(&sql, "1 FROM (");
+    delta_put_new(&sql, op->left, NULL, NULL);
+    text_put(&sql, ") x");
+    ok = describe(t, &sql, &columns);
+    text_free(&sql);
+    if (!ok)
+        return false;
+    for (int i = 0; i < op->left->n_columns; i++)
+        if (op->left->needed[i])
+            take(t, &op->input_types[i], &columns, &at);
+    for (int i = 0; i < op->n_exprs; i++)
+        take(t, &op->key_types[i], &columns, &at);
+    for (int i = 0; i < op->n_aggregates; i++)
+        if (op->aggregates[i].arg != NULL && op->needed[op->n_exprs + i])
+            take(t, &op->aggregate_types[i], &columns, &at);
+    return true;
+}
+
+/* Children first: a DISTINCT ON's SQL depends on what is known of its input. */
+static bool type_op(struct typing *t, struct op *op)
+{
+    if (op->left != NULL && !type_op(t, op->left))
+        return false;
+    if (op->right != NULL && !type_op(t, op->right))
+        return false;
+    return (op->kind != OP_GROUP && op->kind != OP_DISTINCT_ON) || type_keyed(t, op);
+}
+
+static bool complete(struct typing *t, int from)
+{
+    int n = t->n_all - from;
+    uint32_t *oids = arena_new_array(t->a, uint32_t, (size_t)n);
+    struct type_facts *facts = arena_new_array(t->a, struct type_facts, (size_t)n);
+
+    for (int i = 0; i < n; i++)
+        oids[i] = t->all[from + i]->oid;
+    if (n > 0 && !analyze_types(t->db, t->a, oids, n, facts, t->e))
+        return false;
+    for (int i = 0; i < n; i++) {
+        t->all[from + i]->has_equality = facts[i].has_equality;
+        t->all[from + i]->has_hash = facts[i].has_hash;
+    }
+    return true;
+}
+
+bool types_fill(struct dvm_db *db, struct arena *a, struct optree *tree, struct err *e)
+{
+    struct typing t = { .db = db, .a = a, .e = e };
+    struct db_rows columns;
+    struct text sql;
+    bool ok;
+    int at = 0, before;
+
+    if (!type_op(&t, tree->root) || !complete(&t, 0))
+        return false;
+    before = t.n_all;
+    tree->types = arena_new_array(a, struct value_type, (size_t)tree->root->n_columns);
+    text_init(&sql);
+    delta_put_new(&sql, tree->root, NULL, NULL);
+    ok = describe(&t, &sql, &columns);
+    text_free(&sql);
+    for (int i = 0; ok && i < tree->root->n_columns; i++)
+        take(&t, &tree->types[i], &columns, &at);
+    return ok && complete(&t, before);
+}
+
+bool types_format(struct dvm_db *db, struct arena *a, const struct value_type *types, int n,
+                  const char **out, struct err *e)
+{
+    struct db_rows rows;
+    struct text sql;
+    bool ok = true;
+
+    text_init(&sql);
+    text_put(&sql, "SELECT ");
+    for (int i = 0; i < n; i++)
+        text_printf(&sql, "%spg_catalog.format_type(%u, %d)", i > 0 ? ", " : "", types[i].oid,
+                    types[i].typmod);
+    if (n > 0)
+        ok = db_query(db, a, &rows, e, "%s", sql.ptr);
+    for (int i = 0; ok && i < n; i++)
+        out[i] = db_cell(&rows, 0, i);
+    text_free(&sql);
+    return ok;
+}

@@ -1,0 +1,18 @@
+/* Asks the server for the types in an operator tree: group keys, aggregate arguments,
+ * what has equality and hashing, the columns of the root. One Describe an operator.
+ */
+#ifndef PGTRICKLE_DVM_TYPES_H
+#define PGTRICKLE_DVM_TYPES_H
+
+#include "base/arena.h"
+#include "base/err.h"
+#include "dvm/optree.h"
+#include "dvm/runtime/db.h"
+
+bool types_fill(struct dvm_db *db, struct arena *a, struct optree *tree, struct err *e);
+
+/* format_type of each. */
+bool types_format(struct dvm_db *db, struct arena *a, const struct value_type *types, int n,
+                  const char **out, struct err *e);
+
+#endif
