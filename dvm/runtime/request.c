@@ -59,9 +59,9 @@ struct existing {
     const char *refresh_mode;
     const char *schedule;
     bool append_only;
-    bool populated;
     const char *search_path;
     const char *settings;
+    const char *owner;
 };
 
 struct completion {
@@ -72,8 +72,11 @@ struct completion {
     void (*notice)(void *arg, const char *severity, const char *message);
     void *notice_arg;
     bool old_snapshot;       /* REPEATABLE READ or SERIALIZABLE */
-    const char *search_path; /* the session's, to be put back */
+    const char *search_path; /* the session's, to be put back, as the next two */
     const char *role;
+    const char *settings;
+    const char *caller; /* the role that asked; may act as the owner of what it alters */
+    const char *owner;  /* the role that DDL and the fill run as */
 };
 
 static const char *bool_json(bool b)
@@ -259,32 +262,21 @@ static bool remember_session(struct completion *c)
     if (!db_query(c->db, c->a, &rows, c->e,
                   "SELECT pg_catalog.current_setting('search_path'), "
                   "pg_catalog.current_setting('role'), "
-                  "pg_catalog.current_setting('transaction_isolation')"))
+                  "pg_catalog.current_setting('transaction_isolation'), "
+                  "pgtrickle._pinned_settings()::text, current_user"))
         return false;
     c->search_path = db_cell(&rows, 0, 0);
     c->role = db_cell(&rows, 0, 1);
     isolation = db_cell(&rows, 0, 2);
+    c->settings = db_cell(&rows, 0, 3);
+    c->caller = c->owner = db_cell(&rows, 0, 4);
     c->old_snapshot =
         strcmp(isolation, "repeatable read") == 0 || strcmp(isolation, "serializable") == 0;
     return true;
 }
 
-/* The session as it was when the function was called: other than now when the function ran inside
- * one with settings of its own, and always when the daemon was bypassed. */
-static bool enter_session(struct completion *c, const char *caller, const char *search_path,
-                          const char *settings)
+static bool pin_settings(struct completion *c, const char *settings)
 {
-    struct db_rows rows;
-
-    if (caller != NULL && !db_query(c->db, c->a, &rows, c->e, "SELECT current_user"))
-        return false;
-    if (caller != NULL && strcmp(db_cell(&rows, 0, 0), caller) != 0 &&
-        !set_local(c, "role", caller))
-        return false;
-    if (search_path != NULL && !set_local(c, "search_path", search_path))
-        return false;
-    if (settings == NULL)
-        return true;
     return db_exec(c->db, c->e,
                    "SELECT pg_catalog.set_config(s.key, s.value, true) "
                    "FROM pg_catalog.jsonb_each_text(%s::pg_catalog.jsonb) s "
@@ -292,9 +284,26 @@ static bool enter_session(struct completion *c, const char *caller, const char *
                    lit(c->a, settings));
 }
 
+/* The session as it was when the function was called: other than now when the function ran inside
+ * one with settings of its own, and always when the daemon was bypassed. */
+static bool enter_session(struct completion *c, const struct request *q)
+{
+    if (strcmp(c->caller, q->caller) != 0 && !set_local(c, "role", q->caller))
+        return false;
+    c->caller = c->owner = q->caller;
+    return set_local(c, "search_path", q->search_path) && pin_settings(c, q->settings);
+}
+
 static bool leave_session(struct completion *c)
 {
-    return set_local(c, "search_path", c->search_path) && set_local(c, "role", c->role);
+    return pin_settings(c, c->settings) && set_local(c, "search_path", c->search_path) &&
+           set_local(c, "role", c->role);
+}
+
+/* What is altered keeps its owner, whoever alters it. */
+static bool become(struct completion *c, const char *role)
+{
+    return strcmp(c->caller, c->owner) == 0 || set_local(c, "role", role);
 }
 
 /* ---- privileges ------------------------------------------------------------------------------ */
@@ -382,7 +391,8 @@ static bool install_capture(struct completion *c, const char *registered)
     return run_all(c, rows.cells, rows.n_rows);
 }
 
-static bool mark_indexes(struct completion *c, const char *relid)
+/* All but those of users, by their OIDs in an array. */
+static bool mark_indexes(struct completion *c, const char *relid, const char *others)
 {
     struct db_rows rows;
 
@@ -391,8 +401,8 @@ static bool mark_indexes(struct completion *c, const char *relid)
                   "i.relname, '" OUR_INDEX_COMMENT "') FROM pg_catalog.pg_index x "
                   "JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid "
                   "JOIN pg_catalog.pg_namespace n ON n.oid = i.relnamespace "
-                  "WHERE x.indrelid = %s::oid",
-                  relid))
+                  "WHERE x.indrelid = %s::oid AND x.indexrelid <> ALL (%s::oid[])",
+                  relid, lit(c->a, others)))
         return false;
     return run_all(c, rows.cells, rows.n_rows);
 }
@@ -415,10 +425,11 @@ static bool fill(struct completion *c, const char *pgt_id, const char *fill_sql,
     int64_t started;
     bool ok;
 
+    /* Times as JSON: the session's DateStyle is the user's. */
     if (!db_query(c->db, c->a, &drawn, c->e,
                   "SELECT pg_catalog.nextval('pgtrickle.change_seq'), "
-                  "pg_catalog.pg_current_xact_id(), pg_catalog.now(), "
-                  "pg_catalog.clock_timestamp()"))
+                  "pg_catalog.pg_current_xact_id(), pg_catalog.to_jsonb(pg_catalog.now()), "
+                  "pg_catalog.to_jsonb(pg_catalog.clock_timestamp())"))
         return false;
     started = now_us();
     if (!db_query(c->db, c->a, &row, c->e, "%s", fill_sql))
@@ -429,15 +440,17 @@ static bool fill(struct completion *c, const char *pgt_id, const char *fill_sql,
     text_put_char(&args, '{');
     put_raw(&args, "pgt_id", pgt_id);
     put_string(&args, "action", "FULL");
+    put_string(&args, "effective_refresh_mode", "FULL");
     put_string(&args, "initiated_by", initiated_by);
     put_string(&args, "reason", reason);
+    put_raw(&args, "needs_reinit", bool_json(c->old_snapshot));
     put_raw(&args, "seq", db_cell(&drawn, 0, 0));
     put_string(&args, "xid", db_cell(&drawn, 0, 1));
-    put_string(&args, "time", db_cell(&drawn, 0, 2));
-    put_string(&args, "start_time", db_cell(&drawn, 0, 3));
-    put_raw(&args, "rows_inserted", db_cell(&row, 0, 0));
-    put_raw(&args, "rows_updated", db_cell(&row, 0, 1));
-    put_raw(&args, "rows_deleted", db_cell(&row, 0, 2));
+    put_raw(&args, "time", db_cell(&drawn, 0, 2));
+    put_raw(&args, "start_time", db_cell(&drawn, 0, 3));
+    put_raw(&args, "inserted", db_cell(&row, 0, 0));
+    put_raw(&args, "updated", db_cell(&row, 0, 1));
+    put_raw(&args, "deleted", db_cell(&row, 0, 2));
     put_raw(&args, "delta_rows", db_cell(&row, 0, 3));
     put_string(&args, "snapshot", db_cell(&row, 0, 4));
     put_key(&args, "ms");
@@ -447,38 +460,29 @@ static bool fill(struct completion *c, const char *pgt_id, const char *fill_sql,
     return ok;
 }
 
-/* The arguments of the register operation: what the plan says; the request's own are merged in by
- * the caller. */
-static const char *register_args(struct completion *c, const char *pgt_id, const char *relid,
-                                 const struct dvm_definition *def, const struct dvm_plan *p,
-                                 const char *search_path, const char *settings)
+/* What the register operation adds to the request, which it reads itself. */
+static const char *register_args(struct completion *c, const struct request *q, const char *relid,
+                                 const struct dvm_definition *def, const struct dvm_plan *p)
 {
     struct text t;
     const char *copy;
 
     text_init(&t);
     text_put_char(&t, '{');
-    put_raw(&t, "pgt_id", pgt_id);
+    put_raw(&t, "request_id", q->id);
+    put_key(&t, "pgt_id");
+    text_printf(&t, "%" PRId64, def->pgt_id);
     put_raw(&t, "relid", relid);
-    put_string(&t, "schema", def->schema);
-    put_string(&t, "name", def->name);
-    put_string(&t, "query", def->query);
-    put_string(&t, "canonical_query", p->canonical_query);
-    put_string(&t, "refresh_mode", mode_name(p->mode));
-    put_string(&t, "requested_mode", mode_name(def->mode));
+    put_string(&t, "mode", mode_name(p->mode));
     put_string(&t, "strategy", p->strategy);
+    put_string(&t, "canonical_query", p->canonical_query);
     put_string(&t, "downgrade_reason", p->downgrade_reason);
     put_raw(&t, "time_dependent", bool_json(p->time_dependent));
-    put_raw(&t, "append_only", bool_json(def->append_only));
-    put_raw(&t, "needs_reinit", bool_json(c->old_snapshot));
     put_columns(&t, "column_names", p, false);
     put_columns(&t, "hidden_columns", p, true);
     put_strings(&t, "key_columns", p->key_columns, p->n_key_columns);
     put_sources(&t, p);
     put_raw(&t, "plan", p->plan_json != NULL ? p->plan_json : "{}");
-    put_string(&t, "explain", p->explain);
-    put_string(&t, "search_path", search_path);
-    put_raw(&t, "settings", settings);
     text_put_char(&t, '}');
     copy = arena_strdup(c->a, t.ptr);
     text_free(&t);
@@ -521,21 +525,18 @@ static bool compile(struct completion *c, const struct dvm_definition *def, stru
            check_readable(c, p, *grant);
 }
 
-/* Registers and fills a table that is there; mode-specific SQL in the order of the prologue. */
-static bool bring_to_life(struct completion *c, const char *pgt_id, const char *relid,
-                          const char *request_args, const struct dvm_definition *def,
-                          const struct dvm_plan *p, const char *search_path, const char *settings,
+/* Registers and fills a table that is there; in the order of the prologue. */
+static bool bring_to_life(struct completion *c, const struct request *q, const char *relid,
+                          const struct dvm_definition *def, const struct dvm_plan *p,
                           bool initialize, const char *initiated_by, const char *reason)
 {
-    const char *args = register_args(c, pgt_id, relid, def, p, search_path, settings);
-    struct db_rows merged;
+    const char *pgt_id = arena_printf(c->a, "%" PRId64, def->pgt_id);
     const char *registered;
 
-    return db_query(c->db, c->a, &merged, c->e,
-                    "SELECT (%s::pg_catalog.jsonb || %s::pg_catalog.jsonb)::text",
-                    lit(c->a, request_args), lit(c->a, args)) &&
-           call(c, "register", db_cell(&merged, 0, 0), &registered) &&
-           install_capture(c, registered) && run_all(c, p->immediate_sql, p->n_immediate_sql) &&
+    return become(c, c->caller) &&
+           call(c, "register", register_args(c, q, relid, def, p), &registered) &&
+           become(c, c->owner) && install_capture(c, registered) &&
+           run_all(c, p->immediate_sql, p->n_immediate_sql) &&
            (!initialize || fill(c, pgt_id, p->fill_sql, initiated_by, reason));
 }
 
@@ -557,9 +558,10 @@ static bool find_existing(struct completion *c, const char *where, struct existi
     *x = (struct existing){ 0 };
     if (!db_query(c->db, c->a, &r, c->e,
                   "SELECT pgt_id, pgt_relid::oid, pgt_schema, pgt_name, original_query, "
-                  "requested_mode, refresh_mode, schedule, is_append_only, is_populated, "
-                  "caller_search_path, settings::text "
-                  "FROM pgtrickle.pgt_stream_tables WHERE %s",
+                  "requested_mode, refresh_mode, schedule, is_append_only, "
+                  "caller_search_path, settings::text, pg_catalog.pg_get_userbyid(c.relowner) "
+                  "FROM pgtrickle.pgt_stream_tables "
+                  "JOIN pg_catalog.pg_class c ON c.oid = pgt_relid WHERE %s",
                   where))
         return false;
     if (r.n_rows == 0)
@@ -574,9 +576,9 @@ static bool find_existing(struct completion *c, const char *where, struct existi
         .refresh_mode = db_cell(&r, 0, 6),
         .schedule = db_cell(&r, 0, 7),
         .append_only = is_true(db_cell(&r, 0, 8)),
-        .populated = is_true(db_cell(&r, 0, 9)),
-        .search_path = db_cell(&r, 0, 10),
-        .settings = db_cell(&r, 0, 11),
+        .search_path = db_cell(&r, 0, 9),
+        .settings = db_cell(&r, 0, 10),
+        .owner = db_cell(&r, 0, 11),
     };
     return true;
 }
@@ -653,7 +655,7 @@ static bool complete_create(struct completion *c, const struct request *q)
     struct dvm_definition def = {
         .query = q->query, .schema = q->schema, .name = q->name, .append_only = q->append_only
     };
-    const char *grant = NULL, *pgt_id, *relid;
+    const char *grant = NULL, *relid;
     struct db_rows rows;
     struct dvm_plan p;
     bool done;
@@ -665,14 +667,12 @@ static bool complete_create(struct completion *c, const struct request *q)
         return true;
     if (!db_query(c->db, c->a, &rows, c->e, "SELECT pg_catalog.nextval('pgtrickle.pgt_id_seq')"))
         return false;
-    pgt_id = db_cell(&rows, 0, 0);
-    def.pgt_id = strtoll(pgt_id, NULL, 10);
+    def.pgt_id = strtoll(db_cell(&rows, 0, 0), NULL, 10);
     if (!compile(c, &def, &p, &grant))
         return false;
     if (!run_all(c, p.create_sql, p.n_create_sql) || !relid_of(c, q->schema, q->name, &relid) ||
-        !mark_indexes(c, relid) ||
-        !bring_to_life(c, pgt_id, relid, q->args, &def, &p, q->search_path, q->settings,
-                       q->initialize, "INITIAL", NULL))
+        !mark_indexes(c, relid, "{}") ||
+        !bring_to_life(c, q, relid, &def, &p, q->initialize, "INITIAL", NULL))
         return fail_in_our_sql(c, grant);
     tell_about_plan(c, &def, &p);
     return true;
@@ -756,7 +756,7 @@ static bool drop_immediate(struct completion *c, const char *pgt_id)
                   "FROM pg_catalog.pg_class t "
                   "JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace "
                   "WHERE n.nspname = 'pgtrickle_changes' AND t.relkind = 'r' "
-                  "AND t.relname ~ '^p_%s_'",
+                  "AND t.relname ~ '^[lp]_%s(_|$)'",
                   pgt_id))
         return false;
     return run_all(c, rows.cells, rows.n_rows);
@@ -784,24 +784,6 @@ static bool check_cycle(struct completion *c, const struct existing *x, const st
             return false;
         }
     }
-    return true;
-}
-
-/* Those that read it hold rows computed from what was there before. */
-static bool reinit_downstream(struct completion *c, const struct existing *x, const char *new_relid)
-{
-    struct db_rows rows;
-
-    if (!db_query(c->db, c->a, &rows, c->e,
-                  "SELECT DISTINCT pgt_id FROM pgtrickle.pgt_dependencies "
-                  "WHERE source_relid::oid IN (%s::oid, %s::oid) AND pgt_id <> %s",
-                  x->relid, new_relid, x->pgt_id))
-        return false;
-    for (int i = 0; i < rows.n_rows; i++)
-        if (!call(c, "alter",
-                  arena_printf(c->a, "{\"pgt_id\":%s,\"needs_reinit\":true}", db_cell(&rows, i, 0)),
-                  NULL))
-            return false;
     return true;
 }
 
@@ -842,20 +824,28 @@ static bool recreate_table(struct completion *c, const struct existing *x, const
                            "what depends on it first, or keep its columns.");
         return false;
     }
-    return run_all(c, p->create_sql, p->n_create_sql) && relid_of(c, x->schema, x->name, relid);
+    return run_all(c, p->create_sql, p->n_create_sql) && relid_of(c, x->schema, x->name, relid) &&
+           mark_indexes(c, *relid, "{}");
 }
 
 /* create_sql starts with CREATE TABLE; the indexes follow. */
 static bool empty_table(struct completion *c, const struct existing *x, const struct dvm_plan *p)
 {
+    struct db_rows theirs;
+
     return drop_our_indexes(c, x->relid) &&
+           db_query(c->db, c->a, &theirs, c->e,
+                    "SELECT COALESCE(pg_catalog.array_agg(indexrelid)::text, '{}') "
+                    "FROM pg_catalog.pg_index WHERE indrelid = %s::oid",
+                    x->relid) &&
            db_exec(c->db, c->e, "DELETE FROM %s", qualified(c->a, x->schema, x->name)) &&
-           run_all(c, p->create_sql + 1, p->n_create_sql - 1);
+           run_all(c, p->create_sql + 1, p->n_create_sql - 1) &&
+           mark_indexes(c, x->relid, db_cell(&theirs, 0, 0));
 }
 
-static bool redefine(struct completion *c, const char *request_args, const struct existing *x,
-                     struct dvm_definition *def, const char *search_path, const char *settings,
-                     const char *reason)
+/* The catalog's row stays: registering again takes the new plan over. */
+static bool redefine(struct completion *c, const struct request *q, const struct existing *x,
+                     struct dvm_definition *def, const char *reason)
 {
     const char *relid = x->relid, *grant = NULL;
     struct dvm_plan p;
@@ -864,20 +854,17 @@ static bool redefine(struct completion *c, const char *request_args, const struc
     def->schema = x->schema;
     def->name = x->name;
     def->pgt_id = strtoll(x->pgt_id, NULL, 10);
+    c->owner = x->owner;
     /* Against refreshes and other alterations; readers go on until the table itself must go. */
-    if (!db_exec(c->db, c->e, "LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE",
+    if (!become(c, c->owner) ||
+        !db_exec(c->db, c->e, "LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE",
                  qualified(c->a, x->schema, x->name)) ||
         !compile(c, def, &p, &grant) || !check_cycle(c, x, &p) ||
         !same_columns(c, x->relid, &p, &keep))
         return false;
     if (!drop_immediate(c, x->pgt_id) ||
-        !call(c, "unregister", arena_printf(c->a, "{\"pgt_id\":%s,\"alter\":true}", x->pgt_id),
-              NULL) ||
         !(keep ? empty_table(c, x, &p) : recreate_table(c, x, &p, &relid)) ||
-        !mark_indexes(c, relid) ||
-        !bring_to_life(c, x->pgt_id, relid, request_args, def, &p, search_path, settings, true,
-                       "MANUAL", reason) ||
-        !reinit_downstream(c, x, relid))
+        !bring_to_life(c, q, relid, def, &p, true, "MANUAL", reason))
         return fail_in_our_sql(c, grant);
     tell_about_plan(c, def, &p);
     return true;
@@ -890,9 +877,10 @@ static bool complete_alter(struct completion *c, const struct request *q)
     struct dvm_definition def = { 0 };
     struct existing x;
 
-    if (q->pgt_id == NULL || !find_existing(c, arena_printf(c->a, "pgt_id = %s", q->pgt_id), &x))
-        return q->pgt_id != NULL ? false
-                                 : err_set(c->e, ERR_BUG, "XX000", "a request without pgt_id");
+    if (q->pgt_id == NULL)
+        return err_set(c->e, ERR_BUG, "XX000", "a request without pgt_id");
+    if (!find_existing(c, arena_printf(c->a, "pgt_id = %s", q->pgt_id), &x))
+        return false;
     if (x.pgt_id == NULL)
         return err_set(c->e, ERR_REFUSAL, "42P01", "the stream table was dropped meanwhile");
     def.query = new_query ? q->query : x.query;
@@ -900,10 +888,9 @@ static bool complete_alter(struct completion *c, const struct request *q)
     if (!parse_mode(c, new_mode ? q->refresh_mode : x.requested_mode, &def.mode))
         return false;
     /* The old definition means what it meant where it was created. */
-    if (!new_query && !enter_session(c, NULL, x.search_path, x.settings))
+    if (!new_query && (!set_local(c, "search_path", x.search_path) || !pin_settings(c, x.settings)))
         return false;
-    return redefine(c, q->args, &x, &def, new_query ? q->search_path : x.search_path,
-                    new_query ? q->settings : x.settings,
+    return redefine(c, q, &x, &def,
                     new_query  ? "the query was altered"
                     : new_mode ? "the refresh mode was altered"
                                : "rebuilt");
@@ -917,25 +904,28 @@ static bool same_text(const char *one, const char *other)
 }
 
 /* CREATE OR REPLACE of one that exists: the same again changes nothing; another query or mode
- * redefines; options alone are altered in place. */
+ * redefines; options are altered in place. */
 static bool replace_existing(struct completion *c, const struct request *q,
                              const struct existing *x, const struct dvm_definition *def)
 {
     struct dvm_definition redefined = *def;
-    bool same_mode = x->requested_mode != NULL &&
-                     str_equal_nocase(str_from(x->requested_mode), str_from(q->refresh_mode));
+    bool same_mode = str_equal_nocase(str_from(x->requested_mode), str_from(q->refresh_mode));
+    bool immediate = strcmp(x->refresh_mode, "IMMEDIATE") == 0;
     struct db_rows rows;
 
-    if (!same_text(x->query, q->query) || !same_mode)
-        return redefine(c, q->args, x, &redefined, q->search_path, q->settings, "replaced");
-    if (same_text(x->schedule, q->schedule) && x->append_only == q->append_only) {
+    if (!same_text(x->query, q->query) || !same_mode) {
+        if (!redefine(c, q, x, &redefined, "replaced") || !become(c, c->caller))
+            return false;
+        immediate = redefined.mode == DVM_IMMEDIATE;
+    } else if ((immediate || same_text(x->schedule, q->schedule)) &&
+               x->append_only == q->append_only) {
         tell(c, "NOTICE", "stream table \"%s\" is defined so already", q->name);
         return true;
     }
     return db_query(c->db, c->a, &rows, c->e,
-                    "SELECT pg_catalog.jsonb_build_object('pgt_id', %s::bigint, 'schedule', "
-                    "COALESCE(%s::text, 'calculated'), 'append_only', %s)::text",
-                    x->pgt_id, lit(c->a, q->schedule), bool_json(q->append_only)) &&
+                    "SELECT ((%s::pg_catalog.jsonb - %s::text) || "
+                    "pg_catalog.jsonb_build_object('pgt_id', %s))::text",
+                    lit(c->a, q->args), lit(c->a, immediate ? "schedule" : ""), x->pgt_id) &&
            call(c, "alter", db_cell(&rows, 0, 0), NULL);
 }
 
@@ -945,7 +935,7 @@ static bool complete_one(struct completion *c, const struct request *q)
 {
     bool ok;
 
-    if (!remember_session(c) || !enter_session(c, q->caller, q->search_path, q->settings))
+    if (!remember_session(c) || !enter_session(c, q))
         return false;
     if (strcmp(q->op, "create") == 0)
         ok = complete_create(c, q);
@@ -954,7 +944,8 @@ static bool complete_one(struct completion *c, const struct request *q)
         ok = complete_alter(c, q);
     else
         ok = err_set(c->e, ERR_BUG, "XX000", "unknown request \"%s\"", q->op);
-    return ok && call(c, "request_done", arena_printf(c->a, "{\"request_id\":%s}", q->id), NULL) &&
+    return ok && become(c, c->caller) &&
+           call(c, "request_done", arena_printf(c->a, "{\"request_id\":%s}", q->id), NULL) &&
            leave_session(c);
 }
 
