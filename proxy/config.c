@@ -897,11 +897,19 @@ size_t config_key_count(void)
     return COUNT(parameter_keys);
 }
 
+/* Readers of the statistics see SHOW CONFIG, and so do their screenshots. */
+static bool key_is_secret(const struct key *k)
+{
+    return strcmp(k->name, "dvm_password") == 0 || strcmp(k->name, "auth_ldap_options") == 0;
+}
+
 void config_show(const struct config *c, size_t i, struct arena *a, struct config_shown *out)
 {
     const struct key *k = &parameter_keys[i];
     out->key = k->name;
     out->value = show_field(c, k, a);
+    if (key_is_secret(k) && out->value[0] != '\0')
+        out->value = "********";
     out->fallback = k->fallback;
     out->changeable = k->when == KEY_RELOAD;
 }
