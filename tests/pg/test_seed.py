@@ -7,7 +7,7 @@ import os
 import re
 
 from tests.support import pg
-from tests.support.harness import smoke
+from tests.support.harness import only, smoke
 
 N_STATEMENTS = 29
 FIRST_WORDS = re.compile(r"^(CREATE TABLE|SELECT|INSERT INTO|UPDATE|DELETE FROM|ALTER|DROP|CALL)\b")
@@ -185,7 +185,8 @@ def check_export(conn, name, query):
     pg.assert_equal(conn, name, query, "made from its exported definition")
 
 
-def test_extraction(world):
+@only(15)
+def test_extraction(_world):
     """No statement of the document is lost, and the fillings are all used."""
     statements = script()
     text = "\n".join(statements)

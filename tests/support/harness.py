@@ -23,6 +23,14 @@ def smoke(function):
     return function
 
 
+def only(*versions):
+    """Marks a test that has nothing to do with the version of the server: it runs on these."""
+    def mark(function):
+        function.versions = versions
+        return function
+    return mark
+
+
 class World:
     """One PostgreSQL version."""
 

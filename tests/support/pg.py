@@ -373,8 +373,13 @@ class Daemon(_Process):
             return False
 
     def stop(self):
-        self._signal(signal.SIGINT, 30)
-        if self.process is not None and self.process.returncode not in (0, -signal.SIGINT):
+        """As PgBouncer: one SIGINT waits for servers in use, the second ends it at once."""
+        if self.is_running():
+            self.process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(5)
+            self._signal(signal.SIGINT, 30)
+        if self.process is not None and self.process.returncode != 0:
             raise Failure(f"pgtrickle ended with {self.process.returncode}:\n" + self.log()[-4000:])
 
     def kill(self):
