@@ -737,31 +737,6 @@ static bool drop_our_indexes(struct completion *c, const char *relid)
     return run_all(c, rows.cells, rows.n_rows);
 }
 
-/* The functions of IMMEDIATE; their triggers on the sources go with them. */
-static bool drop_immediate(struct completion *c, const char *pgt_id)
-{
-    struct db_rows rows;
-
-    if (!db_query(c->db, c->a, &rows, c->e,
-                  "SELECT pg_catalog.format('DROP FUNCTION %%s CASCADE', "
-                  "p.oid::pg_catalog.regprocedure) FROM pg_catalog.pg_proc p "
-                  "JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace "
-                  "WHERE n.nspname = 'pgtrickle_changes' AND p.proname ~ '^i_%s(_|$)'",
-                  pgt_id))
-        return false;
-    if (!run_all(c, rows.cells, rows.n_rows))
-        return false;
-    if (!db_query(c->db, c->a, &rows, c->e,
-                  "SELECT pg_catalog.format('DROP TABLE pgtrickle_changes.%%I CASCADE', t.relname) "
-                  "FROM pg_catalog.pg_class t "
-                  "JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace "
-                  "WHERE n.nspname = 'pgtrickle_changes' AND t.relkind = 'r' "
-                  "AND t.relname ~ '^[lp]_%s(_|$)'",
-                  pgt_id))
-        return false;
-    return run_all(c, rows.cells, rows.n_rows);
-}
-
 /* A definition may not read the stream table itself, nor one that reads it. */
 static bool check_cycle(struct completion *c, const struct existing *x, const struct dvm_plan *p)
 {
@@ -862,7 +837,7 @@ static bool redefine(struct completion *c, const struct request *q, const struct
         !compile(c, def, &p, &grant) || !check_cycle(c, x, &p) ||
         !same_columns(c, x->relid, &p, &keep))
         return false;
-    if (!drop_immediate(c, x->pgt_id) ||
+    if (!db_exec(c->db, c->e, "SELECT pgtrickle._drop_immediate(%s)", x->pgt_id) ||
         !(keep ? empty_table(c, x, &p) : recreate_table(c, x, &p, &relid)) ||
         !bring_to_life(c, q, relid, def, &p, true, "MANUAL", reason))
         return fail_in_our_sql(c, grant);

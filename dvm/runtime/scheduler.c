@@ -326,7 +326,8 @@ static void log_refresh(const struct job *j, const char *action, const struct db
 }
 
 /* In a transaction of its own, for the refresh's is gone. */
-static void record_failure(struct db_libpq *c, const struct job *j, const struct err *why)
+static void record_failure(struct db_libpq *c, const struct job *j, const struct err *why,
+                           int64_t started_ns)
 {
     const struct dvm *d = j->database->scheduler->dvm;
     struct text sql;
@@ -337,7 +338,8 @@ static void record_failure(struct db_libpq *c, const struct job *j, const struct
     text_put_literal(&sql, str_from(why->sqlstate));
     text_put(&sql, ", ");
     text_put_literal(&sql, str_from(why->message));
-    text_put(&sql, ")");
+    text_printf(&sql, ", pg_catalog.clock_timestamp() - interval '%.3f milliseconds')",
+                (double)(now_ns() - started_ns) / (double)MS);
     if (!db_exec(db_libpq_db(c), &e, "%s", sql.ptr))
         dvm_log_err(d, DVM_LOG_ERROR, &e, "refresh_failure_not_recorded database=%s st=%s",
                     j->database->name, j->relation);
@@ -349,14 +351,15 @@ static void run_refresh(struct db_libpq *c, const struct job *j, int64_t *not_be
 {
     const struct dvm *d = j->database->scheduler->dvm;
     struct err e = { 0 };
+    int64_t started = 0;
     bool ok = false;
 
     for (int attempt = 0; attempt <= CONFLICT_RETRIES; attempt++) {
-        int64_t started = now_ns();
         struct db_rows history;
         const char *action;
         struct arena a;
 
+        started = now_ns();
         arena_init(&a);
         ok = refresh_once(c, j, &a, &action, &history, &e);
         if (ok)
@@ -375,7 +378,7 @@ static void run_refresh(struct db_libpq *c, const struct job *j, int64_t *not_be
     } else if (!ok && e.class == ERR_SERVER) {
         dvm_log_err(d, DVM_LOG_ERROR, &e, "refresh_failed database=%s st=%s", j->database->name,
                     j->relation);
-        record_failure(c, j, &e);
+        record_failure(c, j, &e, started);
     } else if (!ok) {
         /* The server went away, or we are stopping: nothing happened, and nobody is to blame. */
         dvm_log_err(d, e.class == ERR_RESOURCE ? DVM_LOG_DEBUG : DVM_LOG_WARNING, &e,
@@ -707,6 +710,11 @@ static void hand_out(struct database *d, struct arena *a, const struct db_rows *
         /* A row without a stream table carries the count of requests only. */
         if (db_cell(rows, i, STATE_PGT_ID) == NULL)
             continue;
+        /* Dropped as a table, behind our back: the purge cleans up after it. */
+        if (db_cell(rows, i, STATE_RELATION) == NULL) {
+            d->purge_wanted = true;
+            continue;
+        }
         row_of[n_tables] = i;
         tables[n_tables++] = table_of(a, rows, i);
     }
@@ -751,19 +759,19 @@ static bool database_look(struct database *d, struct db_libpq *c, struct err *e)
                   "SELECT s.pgt_id, "
                   "pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), "
                   "pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(c.relowner)), "
-                  "s.schedule, s.refresh_tier, "
+                  "s.schedule, s.tier, "
                   "s.status IN ('ACTIVE', 'INITIALIZING') AND (s.refresh_mode <> 'IMMEDIATE' "
                   "OR s.needs_reinit OR NOT s.is_populated), "
                   "s.is_populated, s.needs_reinit, s.has_changes, s.time_dependent, "
                   "(EXTRACT(epoch FROM s.last_refresh_at) * 1000000)::bigint, "
-                  "(EXTRACT(epoch FROM s.next_attempt_at) * 1000000)::bigint, "
-                  "s.upstream::bigint[], "
+                  "(EXTRACT(epoch FROM s.next_attempt_at) * 1000000)::bigint, s.upstream, "
                   "(EXTRACT(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint, r.pending "
                   "FROM (SELECT pg_catalog.count(*) AS pending FROM pgtrickle.pgt_requests "
                   "WHERE error IS NULL) r "
                   "LEFT JOIN (pgtrickle._schedule_state() s "
-                  "JOIN pg_catalog.pg_class c ON c.oid = s.pgt_relid "
-                  "JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace) ON true");
+                  "JOIN pgtrickle.pgt_stream_tables t ON t.pgt_id = s.pgt_id "
+                  "LEFT JOIN pg_catalog.pg_class c ON c.oid = t.pgt_relid "
+                  "LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace) ON true");
     if (ok) {
         pthread_mutex_lock(&d->scheduler->mutex);
         hand_out(d, &a, &rows);
