@@ -1,0 +1,179 @@
+-- Capture: change buffers and the trigger functions that fill them, for sources that DIFFERENTIAL stream tables read.
+--
+-- A buffer is pgtrickle_changes.c_<relid>; its columns are named after attribute numbers, so that a dropped or renamed column of the source
+-- never shifts another. The functions here run inside pgtrickle._call's trigger, as the maintenance role, and are of no use to others.
+
+SET LOCAL client_min_messages = warning;
+
+-- The buffers a session may be about to read from a snapshot that no committed catalog row protects yet are held by this lock (shared);
+-- _purge takes it exclusively or leaves the buffer alone. Transaction-scoped. "pgtk" in ASCII, 2, then the source.
+CREATE OR REPLACE FUNCTION pgtrickle._hold_buffer(relid oid) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
+    SELECT pg_advisory_xact_lock_shared(hashtextextended('pgtrickle buffer', relid::bigint))
+$body$;
+-- The same for the frontier of one stream table: a refresh holds it shared, so that _purge does not give up its rows meanwhile.
+CREATE OR REPLACE FUNCTION pgtrickle._hold_frontier(pgt_id bigint) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
+    SELECT pg_advisory_xact_lock_shared(hashtextextended('pgtrickle frontier', pgt_id))
+$body$;
+
+-- A column as captured: format_type with typmod, COLLATE when it is not the type's own.
+CREATE OR REPLACE FUNCTION pgtrickle._column_type(relid oid, attnum integer) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+    SELECT format_type(a.atttypid, a.atttypmod)
+        || CASE WHEN a.attcollation <> t.typcollation AND a.attcollation <> 0
+           THEN (SELECT format(' COLLATE %I.%I', n.nspname, c.collname) FROM pg_collation c JOIN pg_namespace n ON n.oid = c.collnamespace
+                 WHERE c.oid = a.attcollation) ELSE '' END
+    FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+    WHERE a.attrelid = relid AND a.attnum = $2 AND NOT a.attisdropped
+$body$;
+
+-- Creates or widens the buffer so that it holds attnums, and (re)builds the functions. True when anything was new: then the triggers have to
+-- be created or replaced by the caller, whose lock on the source keeps writers of the old shape out.
+CREATE OR REPLACE FUNCTION pgtrickle._capture_ensure(relid oid, attnums integer[]) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    had integer[];
+    wanted integer[];
+    buffer text := format('pgtrickle_changes.c_%s', relid);
+    bad text;
+    n integer;
+BEGIN
+    -- One at a time for a source: two that widen it would each build the functions without the other's columns.
+    PERFORM pg_advisory_xact_lock(hashtextextended('pgtrickle capture', relid::bigint));
+    SELECT c.attnums INTO had FROM pgtrickle.pgt_captures c WHERE c.source_relid = relid;
+    IF FOUND AND to_regclass(buffer) IS NOT NULL AND had @> attnums THEN
+        -- Someone may have dropped the triggers by hand, or changed a column: then all is made again.
+        SELECT count(*) INTO n FROM pg_trigger t WHERE t.tgrelid = relid AND t.tgname LIKE 'pgtrickle\_capture\_%' AND t.tgenabled <> 'D';
+        IF n = 4 AND NOT pgtrickle._capture_is_stale(relid) THEN
+            RETURN false;
+        END IF;
+    END IF;
+    SELECT coalesce(array_agg(DISTINCT x ORDER BY x), '{}') INTO wanted FROM unnest(coalesce(had, '{}') || attnums) AS x
+    WHERE EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = relid AND a.attnum = x AND NOT a.attisdropped);
+    SELECT a.attname INTO bad FROM pg_attribute a WHERE a.attrelid = relid AND a.attnum = ANY (wanted) AND a.attgenerated = 'v' LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'changes of column "%" of table "%" cannot be captured: it is a virtual generated column', bad, relid::regclass
+            USING ERRCODE = 'feature_not_supported';
+    END IF;
+
+    IF to_regclass(buffer) IS NULL THEN
+        EXECUTE format('CREATE TABLE %s (__pgt_xid xid8 NOT NULL, __pgt_seq bigint NOT NULL, __pgt_w smallint NOT NULL) '
+            'WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000, autovacuum_analyze_scale_factor = 0.5)', buffer);
+        EXECUTE format('CREATE INDEX %I ON %s (__pgt_xid)', 'c_' || relid || '_xid', buffer);
+    ELSIF (SELECT c.relowner FROM pg_class c WHERE c.oid = buffer::regclass) <> (SELECT oid FROM pg_roles WHERE rolname = current_user) THEN
+        RAISE EXCEPTION 'relation % is not a change buffer', buffer USING ERRCODE = 'wrong_object_type',
+            HINT = 'Only pgtrickle may create relations of that name.';
+    END IF;
+    FOREACH n IN ARRAY wanted LOOP
+        IF NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = buffer::regclass AND a.attname = 'a' || n AND NOT a.attisdropped) THEN
+            EXECUTE format('ALTER TABLE %s ADD COLUMN a%s %s', buffer, n, pgtrickle._column_type(relid, n));
+        ELSIF pgtrickle._column_type(relid, n) IS DISTINCT FROM
+              (SELECT pgtrickle._column_type(a.attrelid, a.attnum) FROM pg_attribute a WHERE a.attrelid = buffer::regclass AND a.attname = 'a' || n) THEN
+            -- The type changed: what the buffer holds is of no use to anyone, so every reader starts anew.
+            EXECUTE format('ALTER TABLE %s DROP COLUMN a%s', buffer, n);
+            EXECUTE format('ALTER TABLE %s ADD COLUMN a%s %s', buffer, n, pgtrickle._column_type(relid, n));
+            UPDATE pgtrickle.pgt_stream_tables s SET needs_reinit = true
+            WHERE s.pgt_id IN (SELECT d.pgt_id FROM pgtrickle.pgt_dependencies d WHERE d.source_relid = relid AND d.captured);
+        END IF;
+    END LOOP;
+    INSERT INTO pgtrickle.pgt_captures (source_relid, attnums) VALUES (relid, wanted)
+    ON CONFLICT (source_relid) DO UPDATE SET attnums = EXCLUDED.attnums;
+    PERFORM pgtrickle._capture_functions(relid, wanted);
+    RETURN true;
+END
+$body$;
+
+-- A condition that is true as long as the captured columns are what they are now.
+CREATE OR REPLACE FUNCTION pgtrickle._capture_guard(relid oid, attnums integer[]) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+    SELECT CASE WHEN attnums = '{}' THEN 'true' ELSE
+        format('(SELECT count(*) = %s FROM pg_attribute WHERE attrelid = %s AND attnum = ANY (%L::int2[]) AND (attnum, attname, atttypid, atttypmod) IN (%s))',
+               count(*), relid, attnums, string_agg(format('(%s, %L::name, %s::oid, %s)', a.attnum, a.attname, a.atttypid, a.atttypmod), ', ' ORDER BY a.attnum)) END
+    FROM pg_attribute a WHERE a.attrelid = relid AND a.attnum = ANY (attnums) AND NOT a.attisdropped
+$body$;
+
+-- A captured column was dropped, renamed or changed its type since the functions were built.
+CREATE OR REPLACE FUNCTION pgtrickle._capture_is_stale(relid oid) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+    SELECT coalesce((
+        SELECT strpos(p.prosrc, pgtrickle._capture_guard(c.source_relid, c.attnums)) = 0
+        FROM pgtrickle.pgt_captures c JOIN pg_proc p ON p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname = format('c_%s_ins', relid)
+        WHERE c.source_relid = relid), true)
+$body$;
+
+-- One INSERT ... SELECT a statement; the sequence is drawn once, by an uncorrelated subquery that runs when the first row comes, so a
+-- statement that touched no row draws nothing. When someone has altered a captured column, a marker with weight 0 (as for TRUNCATE) makes
+-- every reader start anew: the writer must not fail because of us.
+CREATE OR REPLACE FUNCTION pgtrickle._capture_functions(relid oid, attnums integer[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    buffer text := format('pgtrickle_changes.c_%s', relid);
+    columns text;
+    images text;      -- the columns of a transition table
+    differs text;
+    stamp text := 'pg_current_xact_id(), (SELECT nextval(''pgtrickle.change_seq''::regclass))';
+    marker text := format('INSERT INTO %s (__pgt_xid, __pgt_seq, __pgt_w) SELECT %s, 0', buffer, stamp);
+    guard text := pgtrickle._capture_guard(relid, attnums);
+    event text;
+    body text;
+    source text;
+BEGIN
+    SELECT string_agg(format(', a%s', a.attnum), '' ORDER BY a.attnum), string_agg(format(', t.%I', a.attname), '' ORDER BY a.attnum)
+    INTO columns, images
+    FROM pg_attribute a WHERE a.attrelid = relid AND a.attnum = ANY (attnums);
+    FOREACH event IN ARRAY '{ins,upd,del,trunc}'::text[] LOOP
+        source := CASE event
+            WHEN 'ins' THEN format('SELECT %s, 1%s FROM pgt_new AS t', stamp, images)
+            WHEN 'del' THEN format('SELECT %s, -1%s FROM pgt_old AS t', stamp, images)
+            WHEN 'upd' THEN format('SELECT %1$s, u.* FROM (SELECT -1%2$s FROM pgt_old AS t UNION ALL SELECT 1%2$s FROM pgt_new AS t) AS u', stamp, images)
+        END;
+        body := CASE WHEN event = 'trunc' THEN marker || ';' ELSE format($f$IF %s THEN
+        INSERT INTO %s (__pgt_xid, __pgt_seq, __pgt_w%s) %s;
+    ELSE
+        %s;
+    END IF;$f$, guard, buffer, columns, source, marker) END;
+        -- Quoted by %L: a column's name may hold anything, a dollar tag too.
+        EXECUTE format('CREATE OR REPLACE FUNCTION pgtrickle_changes.c_%s_%s() RETURNS trigger '
+            'LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS %L', relid, event, format($f$
+#variable_conflict use_column
+BEGIN
+    IF TG_RELID <> %s::oid THEN
+        RAISE EXCEPTION 'this function captures the changes of another table' USING ERRCODE = 'triggered_data_change_violation';
+    END IF;
+    %s
+    RETURN NULL;
+END
+$f$, relid, body));
+    END LOOP;
+END
+$body$;
+
+-- For the caller to run: the triggers belong to the source's owner.
+CREATE OR REPLACE FUNCTION pgtrickle._capture_trigger_sql(relid oid) RETURNS text[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+    SELECT array_agg(format('CREATE OR REPLACE TRIGGER pgtrickle_capture_%s AFTER %s ON %I.%I %sFOR EACH STATEMENT EXECUTE FUNCTION pgtrickle_changes.c_%s_%s()',
+                            e.short, e.event, n.nspname, c.relname, e.tables, relid, e.short) ORDER BY e.place)
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
+         (VALUES (1, 'ins', 'INSERT', 'REFERENCING NEW TABLE AS pgt_new '), (2, 'upd', 'UPDATE', 'REFERENCING OLD TABLE AS pgt_old NEW TABLE AS pgt_new '),
+                 (3, 'del', 'DELETE', 'REFERENCING OLD TABLE AS pgt_old '), (4, 'trunc', 'TRUNCATE', '')) AS e(place, short, event, tables)
+    WHERE c.oid = relid
+$body$;
+
+-- Takes the capture of a source away when no stream table reads it any more. DROP FUNCTION ... CASCADE takes the triggers along.
+CREATE OR REPLACE FUNCTION pgtrickle._capture_release(relid oid) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning AS $body$
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended('pgtrickle capture', relid::bigint));
+    IF EXISTS (SELECT FROM pgtrickle.pgt_dependencies d WHERE d.source_relid = relid AND d.captured)
+       OR NOT EXISTS (SELECT FROM pgtrickle.pgt_captures c WHERE c.source_relid = relid) THEN
+        RETURN;
+    END IF;
+    DELETE FROM pgtrickle.pgt_captures c WHERE c.source_relid = relid;
+    EXECUTE format('DROP FUNCTION IF EXISTS pgtrickle_changes.c_%1$s_ins(), pgtrickle_changes.c_%1$s_upd(), pgtrickle_changes.c_%1$s_del(), '
+                   'pgtrickle_changes.c_%1$s_trunc() CASCADE', relid);
+    EXECUTE format('DROP TABLE IF EXISTS pgtrickle_changes.c_%s', relid);
+END
+$body$;
+
+REVOKE EXECUTE ON FUNCTION pgtrickle._capture_ensure(oid, integer[]), pgtrickle._capture_functions(oid, integer[]), pgtrickle._capture_release(oid) FROM PUBLIC;

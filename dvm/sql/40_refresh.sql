@@ -1,0 +1,394 @@
+-- The executor of plans: see docs/architecture.md, "The frontier" and "The plan".
+
+SET LOCAL client_min_messages = warning;
+
+-- The condition on a buffer row to be new to a frontier given as $1..$4. Written so that the index on __pgt_xid serves every arm.
+CREATE OR REPLACE FUNCTION pgtrickle._is_new() RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $body$
+    SELECT '(__pgt_xid >= $1 OR __pgt_xid = ANY ($2) OR __pgt_xid = $3) AND (__pgt_xid <> $3 OR __pgt_seq > $4)'::text
+$body$;
+
+-- What the sources have that the frontier has not: the mask of sources with new rows, whether a marker is among them. With limits, the
+-- number of new rows too, counted up to so many.
+CREATE OR REPLACE FUNCTION pgtrickle._pending(st pgtrickle.pgt_stream_tables, count_up_to bigint, OUT mask bigint, OUT marker boolean, OUT rows bigint)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    look text;
+BEGIN
+    SELECT string_agg(format('SELECT %s::bigint, EXISTS (SELECT FROM %s WHERE %s), EXISTS (SELECT FROM %2$s WHERE %3$s AND __pgt_w = 0), %s::bigint',
+                             1::bigint << s.bit, b.buffer, pgtrickle._is_new(),
+                             CASE WHEN count_up_to IS NULL THEN 'NULL'
+                             ELSE format('(SELECT count(*) FROM (SELECT FROM %s WHERE %s LIMIT %s) AS n)', b.buffer, pgtrickle._is_new(), count_up_to) END), ' UNION ALL ')
+    INTO look
+    FROM jsonb_to_recordset(coalesce(st.plan->'sources', '[]')) AS s(relid oid, bit integer)
+    JOIN pgtrickle.pgt_captures c ON c.source_relid = s.relid
+    CROSS JOIN format('pgtrickle_changes.c_%s', s.relid) AS b(buffer);
+    mask := 0;
+    marker := false;
+    rows := 0;
+    IF look IS NOT NULL THEN
+        EXECUTE format('SELECT coalesce(sum(bit) FILTER (WHERE hit), 0), coalesce(bool_or(mark), false), coalesce(sum(n), 0) FROM (%s) AS p(bit, hit, mark, n)', look)
+        INTO mask, marker, rows
+        USING pg_snapshot_xmax(st.frontier_snapshot), ARRAY(SELECT pg_snapshot_xip(st.frontier_snapshot)), st.frontier_xid, st.frontier_seq;
+    END IF;
+END
+$body$;
+
+-- Counters of the sources' writes, for what has no buffer: {"<relid>": n}. They move after the commit of what they count.
+CREATE OR REPLACE FUNCTION pgtrickle._source_activity(id bigint) RETURNS jsonb
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $body$
+    SELECT coalesce(jsonb_object_agg(d.source_relid, pg_stat_get_tuples_inserted(d.source_relid) + pg_stat_get_tuples_updated(d.source_relid)
+                                     + pg_stat_get_tuples_deleted(d.source_relid) + coalesce(pg_relation_filenode(d.source_relid), 0)::bigint), '{}')
+    FROM pgtrickle.pgt_dependencies d
+    WHERE d.pgt_id = id AND d.source_type <> 'VIEW'
+$body$;
+
+-- Whether a refresh would have something to do.
+CREATE OR REPLACE FUNCTION pgtrickle._has_changes(pgt_id bigint) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+#variable_conflict use_variable
+DECLARE
+    st pgtrickle.pgt_stream_tables;
+BEGIN
+    SELECT * INTO st FROM pgtrickle.pgt_stream_tables t WHERE t.pgt_id = pgt_id;
+    IF NOT FOUND OR st.refresh_mode = 'IMMEDIATE' AND st.is_populated AND NOT st.needs_reinit THEN
+        RETURN false;
+    ELSIF NOT st.is_populated OR st.needs_reinit THEN
+        RETURN true;
+    ELSIF st.refresh_mode = 'DIFFERENTIAL' THEN
+        RETURN (SELECT p.mask <> 0 FROM pgtrickle._pending(st, NULL) AS p);
+    END IF;
+    RETURN st.source_activity IS DISTINCT FROM pgtrickle._source_activity(pgt_id);
+END
+$body$;
+
+-- AUTO, max_differential_joins, max_delta_fraction: why this refresh should be FULL; NULL: it should not.
+CREATE OR REPLACE FUNCTION pgtrickle._why_full(st pgtrickle.pgt_stream_tables) RETURNS text
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    pending bigint;
+    source_rows float8;
+    own_rows float8;
+    per_row float8;
+    ratio float8 := coalesce(st.auto_threshold, 0.5);
+BEGIN
+    IF st.max_differential_joins > 0 AND jsonb_array_length(st.plan->'sources') > st.max_differential_joins THEN
+        RETURN format('%s sources are joined, max_differential_joins is %s', jsonb_array_length(st.plan->'sources'), st.max_differential_joins);
+    END IF;
+    IF st.requested_mode <> 'AUTO' AND coalesce(st.max_delta_fraction, 0) = 0 THEN
+        RETURN NULL;
+    END IF;
+    SELECT p.rows INTO pending FROM pgtrickle._pending(st, 10000000) AS p;
+    SELECT greatest(c.reltuples, 0) INTO own_rows FROM pg_class c WHERE c.oid = st.pgt_relid;
+    IF st.max_delta_fraction > 0 AND pending > own_rows * st.max_delta_fraction AND own_rows > 0 THEN
+        RETURN format('%s changes are more than %s of %s rows', pending, st.max_delta_fraction, own_rows);
+    END IF;
+    -- Below this both ways take about as long as the bookkeeping.
+    IF st.requested_mode <> 'AUTO' OR pending < 1000 THEN
+        RETURN NULL;
+    END IF;
+    -- What was measured beats what was guessed. Only refreshes of a like size say what a row costs.
+    SELECT avg(h.duration_ms / h.delta_row_count) INTO per_row
+    FROM (SELECT * FROM pgtrickle.pgt_refresh_history r WHERE r.pgt_id = st.pgt_id AND r.action = 'DIFFERENTIAL' AND r.status = 'COMPLETED'
+          ORDER BY r.refresh_id DESC LIMIT 100) AS h
+    WHERE h.delta_row_count BETWEEN pending / 10 AND pending * 10 AND h.delta_row_count > 0;
+    IF per_row IS NOT NULL AND st.last_full_ms IS NOT NULL THEN
+        IF per_row * pending > st.last_full_ms THEN
+            RETURN format('%s changes would take about %s ms, the last full refresh took %s ms', pending, round((per_row * pending)::numeric, 1),
+                          round(st.last_full_ms::numeric, 1));
+        END IF;
+        RETURN NULL;
+    END IF;
+    SELECT sum(greatest(c.reltuples, 0)) INTO source_rows
+    FROM pgtrickle.pgt_dependencies d JOIN pg_class c ON c.oid = d.source_relid WHERE d.pgt_id = st.pgt_id AND d.captured;
+    IF source_rows > 0 AND pending > source_rows * ratio THEN
+        RETURN format('%s changes are more than %s of the sources'' %s rows', pending, ratio, source_rows);
+    END IF;
+    RETURN NULL;
+END
+$body$;
+
+-- Brings one stream table up to now. Returns the action: NO_DATA, DIFFERENTIAL, FULL or REINITIALIZE.
+-- Exact under READ COMMITTED (one statement has one snapshot) and under REPEATABLE READ (40001 when something moved beneath us).
+CREATE OR REPLACE FUNCTION pgtrickle._refresh(pgt_id bigint, initiated_by text) RETURNS text
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+#variable_conflict use_variable
+DECLARE
+    started timestamptz := clock_timestamp();
+    evaluated timestamptz;
+    st pgtrickle.pgt_stream_tables;
+    relid oid;
+    owner name;
+    role_before text := current_setting('role');
+    settings_before jsonb;
+    read_committed boolean := current_setting('transaction_isolation') IN ('read committed', 'read uncommitted');
+    pending record;
+    action text;
+    mode text;
+    reason text;
+    statement text;
+    mask text;
+    seq bigint;
+    activity jsonb;
+    ms float8;
+    r record;
+    bad text;
+BEGIN
+    IF pg_is_in_recovery() THEN
+        RAISE EXCEPTION 'cannot refresh a stream table on a standby server' USING ERRCODE = 'read_only_sql_transaction';
+    END IF;
+    SELECT t.pgt_relid, pg_get_userbyid(c.relowner) INTO relid, owner
+    FROM pgtrickle.pgt_stream_tables t JOIN pg_class c ON c.oid = t.pgt_relid WHERE t.pgt_id = pgt_id;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no stream table %', pgt_id USING ERRCODE = 'undefined_table';
+    END IF;
+
+    IF current_user <> owner THEN
+        PERFORM set_config('role', owner, true);
+    END IF;
+    EXECUTE format('LOCK TABLE %s IN SHARE UPDATE EXCLUSIVE MODE', relid::regclass);
+    PERFORM pgtrickle._hold_frontier(pgt_id);
+    SELECT * INTO st FROM pgtrickle.pgt_stream_tables t WHERE t.pgt_id = pgt_id;
+    IF NOT FOUND OR st.pgt_relid <> relid THEN
+        RAISE EXCEPTION 'stream table % was changed by another session', pgt_id USING ERRCODE = 'serialization_failure';
+    END IF;
+
+    -- The query's meaning must not depend on who asks for the refresh.
+    SELECT jsonb_object_agg(e.key, current_setting(e.key)) INTO settings_before
+    FROM jsonb_each_text(st.settings) AS e WHERE current_setting(e.key, true) <> e.value;
+    PERFORM set_config(e.key, st.settings->>e.key, true) FROM jsonb_each_text(settings_before) AS e;
+
+    -- Rights may have been revoked, columns altered, since the plan was made.
+    SELECT d.source_relid::regclass::text INTO bad FROM pgtrickle.pgt_dependencies d
+    WHERE d.pgt_id = pgt_id AND d.captured AND EXISTS (SELECT FROM unnest(d.attnums) AS n WHERE NOT has_column_privilege(d.source_relid, n::int2, 'SELECT'));
+    IF FOUND THEN
+        RAISE EXCEPTION 'permission denied for table %', bad
+            USING ERRCODE = 'insufficient_privilege', HINT = format('GRANT SELECT ON %s TO %I;', bad, owner);
+    END IF;
+    SELECT coalesce(d.source_relid::regclass::text, d.source_relid::text) INTO bad FROM pgtrickle.pgt_dependencies d
+    WHERE d.pgt_id = pgt_id AND d.captured AND d.column_snapshot <> pgtrickle._column_snapshot(d.source_relid, d.attnums);
+    IF FOUND THEN
+        RAISE EXCEPTION 'columns of table % that stream table "%.%" reads were altered', bad, st.pgt_schema, st.pgt_name
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = format('SELECT pgtrickle.repair_stream_table(%L), or give it a new query.', format('%I.%I', st.pgt_schema, st.pgt_name));
+    END IF;
+
+    IF st.refresh_mode <> 'DIFFERENTIAL' THEN
+        action := 'FULL';
+        IF st.needs_reinit THEN
+            action := 'REINITIALIZE';
+        END IF;
+    ELSIF NOT st.is_populated THEN
+        action := 'FULL';
+        reason := 'not populated yet';
+    ELSIF st.needs_reinit THEN
+        action := 'REINITIALIZE';
+    ELSE
+        SELECT * INTO pending FROM pgtrickle._pending(st, NULL);
+        IF pending.marker THEN
+            action := 'FULL';
+            reason := 'a source was truncated or altered';
+        ELSIF st.time_dependent AND now() < st.frontier_time THEN
+            -- An older transaction than the last refresh's: its now() lies before what is stored.
+            action := 'FULL';
+            reason := 'the transaction is older than the last refresh';
+        ELSIF pending.mask = 0 AND NOT st.time_dependent THEN
+            action := 'NO_DATA';
+        ELSE
+            reason := pgtrickle._why_full(st);
+            action := CASE WHEN reason IS NULL THEN 'DIFFERENTIAL' ELSE 'FULL' END;
+        END IF;
+    END IF;
+
+    IF action <> 'NO_DATA' THEN
+        activity := CASE WHEN st.refresh_mode = 'FULL' THEN pgtrickle._source_activity(pgt_id) END;
+        IF action = 'DIFFERENTIAL' THEN
+            -- Under READ COMMITTED another source may get rows between our look and the statement's snapshot.
+            mask := CASE WHEN read_committed AND jsonb_array_length(st.plan->'sources') > 1 THEN 'all' ELSE pending.mask::text END;
+            statement := coalesce(st.plan->'deltas'->>mask, st.plan->'deltas'->>'all');
+        ELSIF NOT st.is_populated AND initiated_by = 'INITIAL' THEN
+            statement := st.plan->>'fill';
+        END IF;
+        IF statement IS NULL THEN
+            action := CASE WHEN action = 'DIFFERENTIAL' THEN 'FULL' ELSE action END;
+            statement := st.plan->>'full';
+        END IF;
+        LOOP
+            seq := nextval('pgtrickle.change_seq');
+            evaluated := clock_timestamp();
+            EXECUTE statement INTO r
+            USING pg_snapshot_xmax(st.frontier_snapshot), ARRAY(SELECT pg_snapshot_xip(st.frontier_snapshot)), st.frontier_xid, st.frontier_seq, st.frontier_time;
+            ms := extract(epoch FROM clock_timestamp() - evaluated) * 1000;
+            -- A TRUNCATE that committed after our look: its marker is visible now, its rows may be gone from what we read.
+            EXIT WHEN action <> 'DIFFERENTIAL' OR NOT read_committed;
+            SELECT * INTO pending FROM pgtrickle._pending(st, NULL);
+            EXIT WHEN NOT pending.marker;
+            action := 'FULL';
+            reason := 'a source was truncated or altered';
+            statement := st.plan->>'full';
+        END LOOP;
+        -- TRUNCATE and rewriting ALTER TABLE don't respect snapshots: an old one sees an empty table. Functions look at the present, tables at our snapshot.
+        IF NOT read_committed AND EXISTS (SELECT FROM pgtrickle.pgt_dependencies d JOIN pg_class c ON c.oid = d.source_relid
+                WHERE d.pgt_id = pgt_id AND c.relkind = 'r' AND pg_relation_filenode(c.oid) IS DISTINCT FROM c.relfilenode) THEN
+            RAISE EXCEPTION 'a source of stream table "%.%" was truncated or rewritten meanwhile', st.pgt_schema, st.pgt_name
+                USING ERRCODE = 'serialization_failure';
+        END IF;
+        mode := CASE action WHEN 'DIFFERENTIAL' THEN CASE WHEN st.is_append_only AND r.updated = 0 AND r.deleted = 0 THEN 'APPEND_ONLY' ELSE 'DIFFERENTIAL' END ELSE 'FULL' END;
+    END IF;
+
+    PERFORM pgtrickle._do('refreshed', jsonb_build_object('pgt_id', pgt_id, 'action', action, 'initiated_by', initiated_by) ||
+        CASE WHEN action = 'NO_DATA' THEN '{}'::jsonb ELSE jsonb_build_object('snapshot', r.snapshot, 'xid', pg_current_xact_id()::text, 'seq', seq, 'time', now(),
+            'inserted', r.inserted, 'updated', r.updated, 'deleted', r.deleted, 'delta_rows', r.delta_rows, 'start_time', started, 'ms', ms,
+            'effective_refresh_mode', mode, 'reason', reason, 'source_activity', activity,
+            -- A fill from a snapshot older than the triggers may have missed what was written in between.
+            'needs_reinit', initiated_by = 'INITIAL' AND NOT read_committed AND st.refresh_mode = 'DIFFERENTIAL') END);
+
+    PERFORM set_config(e.key, e.value, true) FROM jsonb_each_text(settings_before) AS e;
+    IF current_setting('role') <> role_before THEN
+        PERFORM set_config('role', role_before, true);
+    END IF;
+    RETURN action;
+END
+$body$;
+
+-- Records a refresh that failed and was rolled back. What may go better next time is tried again, a little later each time; all else waits
+-- for a person. Returns the status.
+CREATE OR REPLACE FUNCTION pgtrickle._refresh_failed(pgt_id bigint, sqlstate text, message text, start_time timestamptz) RETURNS text
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+#variable_conflict use_variable
+DECLARE
+    retryable boolean := coalesce(left(sqlstate, 2) IN ('40', '57', '08', '53') OR sqlstate = '55P03', true);
+    answer text;
+    at timestamptz := clock_timestamp();
+BEGIN
+    UPDATE pgtrickle.pgt_stream_tables t SET
+        consecutive_errors = t.consecutive_errors + 1,
+        next_attempt_at = at + least(interval '1 second' * 2 ^ t.consecutive_errors, interval '60 seconds') * (0.75 + random() / 2),
+        status = CASE WHEN NOT retryable THEN 'ERROR' WHEN t.consecutive_errors + 1 >= 3 THEN 'SUSPENDED' ELSE t.status END,
+        last_error_message = message, last_error_at = at, updated_at = at
+    WHERE t.pgt_id = pgt_id RETURNING t.status INTO answer;
+    IF FOUND THEN
+        INSERT INTO pgtrickle.pgt_refresh_history (pgt_id, start_time, end_time, action, status, initiated_by, error_message, error_sqlstate, duration_ms)
+        SELECT pgt_id, start_time, at, CASE WHEN t.refresh_mode = 'DIFFERENTIAL' AND t.is_populated AND NOT t.needs_reinit THEN 'DIFFERENTIAL' ELSE 'FULL' END,
+               'FAILED', 'SCHEDULER', message, sqlstate, extract(epoch FROM at - start_time) * 1000
+        FROM pgtrickle.pgt_stream_tables t WHERE t.pgt_id = pgt_id;
+    END IF;
+    RETURN answer;
+END
+$body$;
+
+-- At the start of a scheduler: what was running when the last one died is not running any more.
+CREATE OR REPLACE FUNCTION pgtrickle._mark_crashed() RETURNS integer
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    n integer;
+BEGIN
+    UPDATE pgtrickle.pgt_refresh_history h SET status = 'FAILED', end_time = now(), error_message = 'interrupted by a crash' WHERE h.status = 'RUNNING';
+    GET DIAGNOSTICS n = ROW_COUNT;
+    RETURN n;
+END
+$body$;
+
+-- Everything that the scheduler decides from, one row a stream table.
+CREATE OR REPLACE FUNCTION pgtrickle._schedule_state()
+RETURNS TABLE (pgt_id bigint, pgt_schema text, pgt_name text, owner text, schedule text, schedule_seconds bigint, tier text, status text, refresh_mode text,
+    is_populated boolean, needs_reinit boolean, time_dependent boolean, last_refresh_at timestamptz, next_attempt_at timestamptz, consecutive_errors integer,
+    diamond_consistency text, diamond_schedule_policy text, upstream bigint[], has_changes boolean, relation_missing boolean, source_missing boolean)
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
+    SELECT t.pgt_id, t.pgt_schema, t.pgt_name, pg_get_userbyid(c.relowner)::text, t.schedule, pgtrickle.parse_duration_seconds(t.schedule), t.refresh_tier, t.status,
+        t.refresh_mode, t.is_populated, t.needs_reinit, t.time_dependent, t.last_refresh_at, t.next_attempt_at, t.consecutive_errors, t.diamond_consistency,
+        t.diamond_schedule_policy, d.upstream,
+        c.oid IS NOT NULL AND t.schedule IS NULL AND t.status IN ('ACTIVE', 'INITIALIZING') AND NOT d.missing AND pgtrickle._has_changes(t.pgt_id),
+        c.oid IS NULL, d.missing
+    FROM pgtrickle.pgt_stream_tables t
+    LEFT JOIN pg_class c ON c.oid = t.pgt_relid
+    CROSS JOIN LATERAL (
+        SELECT coalesce(array_agg(u.pgt_id ORDER BY u.pgt_id) FILTER (WHERE u.pgt_id IS NOT NULL), '{}') AS upstream,
+               coalesce(bool_or(s.oid IS NULL), false) AS missing
+        FROM pgtrickle.pgt_dependencies x
+        LEFT JOIN pgtrickle.pgt_stream_tables u ON u.pgt_relid = x.source_relid
+        LEFT JOIN pg_class s ON s.oid = x.source_relid
+        WHERE x.pgt_id = t.pgt_id) AS d
+    ORDER BY t.pgt_id
+$body$;
+
+-- Housekeeping, by the maintenance role in a transaction of its own: buffer rows that every reader has consumed, stream tables whose relation
+-- was dropped behind our back, captures of sources that are gone, old history. Returns how many buffer rows went.
+CREATE OR REPLACE FUNCTION pgtrickle._purge() RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+#variable_conflict use_column
+DECLARE
+    st record;
+    c record;
+    upto xid8;
+    n bigint;
+    total bigint := 0;
+BEGIN
+    FOR st IN SELECT t.pgt_id FROM pgtrickle.pgt_stream_tables t WHERE NOT EXISTS (SELECT FROM pg_class r WHERE r.oid = t.pgt_relid) LOOP
+        PERFORM pgtrickle._drop_immediate(st.pgt_id);
+        PERFORM pgtrickle._call_unregister(st.pgt_id);
+    END LOOP;
+    FOR c IN SELECT p.source_relid FROM pgtrickle.pgt_captures p WHERE NOT EXISTS (SELECT FROM pg_class r WHERE r.oid = p.source_relid) LOOP
+        UPDATE pgtrickle.pgt_dependencies d SET captured = false WHERE d.source_relid = c.source_relid;
+        PERFORM pgtrickle._capture_release(c.source_relid);
+    END LOOP;
+
+    -- One that is not being refreshed holds what it will need, but not more than a full refresh would have to read.
+    FOR c IN SELECT p.source_relid, pg_relation_size(b.buffer) AS held FROM pgtrickle.pgt_captures p, to_regclass(format('pgtrickle_changes.c_%s', p.source_relid)) AS b(buffer)
+             WHERE pg_relation_size(b.buffer) > greatest(pg_relation_size(p.source_relid), 16777216) LOOP
+        FOR st IN SELECT t.pgt_id FROM pgtrickle.pgt_stream_tables t JOIN pgtrickle.pgt_dependencies d USING (pgt_id)
+                  WHERE d.source_relid = c.source_relid AND d.captured AND (t.status IN ('SUSPENDED', 'ERROR') OR t.refresh_tier = 'frozen') LOOP
+            IF pg_try_advisory_xact_lock(hashtextextended('pgtrickle frontier', st.pgt_id)) THEN
+                UPDATE pgtrickle.pgt_stream_tables t SET needs_reinit = true, frontier_snapshot = pg_current_snapshot(), frontier_xid = pg_current_xact_id(),
+                    frontier_seq = nextval('pgtrickle.change_seq')
+                WHERE t.pgt_id = st.pgt_id AND (t.status IN ('SUSPENDED', 'ERROR') OR t.refresh_tier = 'frozen');
+            END IF;
+        END LOOP;
+    END LOOP;
+
+    FOR c IN SELECT p.source_relid FROM pgtrickle.pgt_captures p ORDER BY p.source_relid LOOP
+        -- Held by a transaction that is about to read from a snapshot that is in no committed row yet.
+        IF to_regclass(format('pgtrickle_changes.c_%s', c.source_relid)) IS NULL
+           OR NOT pg_try_advisory_xact_lock(hashtextextended('pgtrickle buffer', c.source_relid::bigint)) THEN
+            CONTINUE;
+        END IF;
+        SELECT pg_snapshot_xmin(t.frontier_snapshot) INTO upto
+        FROM pgtrickle.pgt_dependencies d JOIN pgtrickle.pgt_stream_tables t USING (pgt_id)
+        WHERE d.source_relid = c.source_relid AND d.captured
+        ORDER BY 1 LIMIT 1;
+        IF upto IS NOT NULL THEN
+            EXECUTE format('DELETE FROM pgtrickle_changes.c_%s WHERE __pgt_xid < $1', c.source_relid) USING upto;
+            GET DIAGNOSTICS n = ROW_COUNT;
+            total := total + n;
+        END IF;
+    END LOOP;
+
+    DELETE FROM pgtrickle.pgt_refresh_history h
+    WHERE h.start_time < now() - interval '7 days'
+      AND h.refresh_id < (SELECT max(x.refresh_id) - 100 FROM pgtrickle.pgt_refresh_history x WHERE x.pgt_id = h.pgt_id);
+    DELETE FROM pgtrickle.pgt_refresh_history h
+    USING (SELECT x.pgt_id, min(x.refresh_id) AS keep FROM (
+               SELECT y.pgt_id, y.refresh_id, row_number() OVER (PARTITION BY y.pgt_id ORDER BY y.refresh_id DESC) AS i FROM pgtrickle.pgt_refresh_history y) AS x
+           WHERE x.i <= 2000 GROUP BY x.pgt_id) AS k
+    WHERE h.pgt_id = k.pgt_id AND h.refresh_id < k.keep;
+    RETURN total;
+END
+$body$;
+
+-- The IMMEDIATE functions and tables of a stream table; their triggers go with the functions.
+CREATE OR REPLACE FUNCTION pgtrickle._drop_immediate(pgt_id bigint) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning AS $body$
+#variable_conflict use_variable
+DECLARE
+    what text;
+BEGIN
+    FOR what IN SELECT p.oid::regprocedure::text FROM pg_proc p WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname LIKE 'i\_' || pgt_id || '\_%' LOOP
+        EXECUTE format('DROP FUNCTION %s CASCADE', what);
+    END LOOP;
+    FOR what IN SELECT r.oid::regclass::text FROM pg_class r WHERE r.relnamespace = 'pgtrickle_changes'::regnamespace AND r.relkind = 'r' AND r.relname LIKE 'p\_' || pgt_id || '\_%' LOOP
+        EXECUTE format('DROP TABLE IF EXISTS %s CASCADE', what);
+    END LOOP;
+END
+$body$;
+
+REVOKE EXECUTE ON FUNCTION pgtrickle._refresh_failed(bigint, text, text, timestamptz), pgtrickle._mark_crashed(), pgtrickle._purge() FROM PUBLIC;
