@@ -290,23 +290,25 @@ static void put_group_upsert(struct planner *p, struct text *t, enum delta_from 
 }
 
 /* A NaN or an infinity was taken out of a sum: these groups are summed anew, under the row locks that
- * the upsert took. */
+ * the upsert took. One statement may fire several triggers (INSERT … ON CONFLICT DO UPDATE, MERGE),
+ * and what one of them sums anew has the changes of the others in it already; so once a group was
+ * summed anew, later triggers of the transaction sum theirs anew too. */
 static void put_group_repair(struct planner *p, struct text *t, enum delta_from from)
 {
     const struct op *g = p->group;
+    long long id = (long long)p->def->pgt_id;
     struct delta d;
-    struct text out;
-    bool first = true, hash = g->n_exprs > 1;
+    bool hash = g->n_exprs > 1;
 
-    if (from == DELTA_FROM_INSERT || !plan_has_inexact_state(p))
+    if (!plan_has_inexact_state(p))
         return;
     delta_init(&d, p->a, p->tree, from, 1, p->def->pgt_id);
-    text_init(&out);
-    text_printf(t, "    IF EXISTS (");
-    {
+    text_printf(t, "    IF current_setting('pgtrickle.summed_%lld', true) = '1'", id);
+    if (from != DELTA_FROM_INSERT) {
         const char *changes = delta_of(&d, g->left);
+        bool first = true;
 
-        text_printf(t, "%s SELECT FROM %s x WHERE x.w < 0 AND (", d.with.ptr, changes);
+        text_printf(t, " OR EXISTS (%s SELECT FROM %s x WHERE x.w < 0 AND (", d.with.ptr, changes);
         for (int i = 0; i < p->n_states; i++) {
             if (p->states[i].exact)
                 continue;
@@ -315,8 +317,9 @@ static void put_group_repair(struct planner *p, struct text *t, enum delta_from 
             text_put(t, ") IN ('NaN'::numeric, 'Infinity'::numeric, '-Infinity'::numeric)");
             first = false;
         }
-        text_put(t, ")) THEN\n");
+        text_put(t, "))");
     }
+    text_printf(t, " THEN\n        PERFORM set_config('pgtrickle.summed_%lld', '1', true);\n", id);
     text_free(&d.with);
     delta_init(&d, p->a, p->tree, from, 1, p->def->pgt_id);
     delta_of(&d, g->left);
@@ -359,7 +362,6 @@ static void put_group_repair(struct planner *p, struct text *t, enum delta_from 
     plan_put_key_match(p, t, "o", "c");
     text_put(t, ";\n    END IF;\n");
     text_free(&d.with);
-    text_free(&out);
 }
 
 static void put_group_cleanup(struct planner *p, struct text *t, enum delta_from from)
