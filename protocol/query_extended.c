@@ -218,7 +218,8 @@ bool wire_rename_statement(struct bytequeue *out, const struct wire_piece *piece
     if (!piece->starts || !find_statement_name(piece, &old))
         return false;
     uint64_t body_len = (uint64_t)piece->body_len - old.len + statement.len;
-    if (body_len > wire_message_type(SENT_BY_FRONTEND, piece->tag)->body_max)
+    const struct wire_message_type *type = wire_message_type(SENT_BY_FRONTEND, piece->tag);
+    if (body_len < type->body_min || body_len > type->body_max)
         return false;
     size_t before = (size_t)(old.ptr - piece->body.ptr);
     const char *after = old.ptr + old.len;

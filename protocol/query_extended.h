@@ -94,8 +94,8 @@ void wire_encode_flush(struct bytequeue *out);
 
 /* Writes a Parse, Bind, Describe(S) or Close(S) with another statement name. `piece` is the whole
  * message or the first piece of one; what follows it is then forwarded as it is. False, and nothing
- * is written, when the names can't be found in it or the tag is another, or Describe and Close aim
- * at a portal. */
+ * is written, when the names can't be found in it, or the tag is another, or Describe and Close aim
+ * at a portal, or the new length is out of the message's bounds. */
 bool wire_rename_statement(struct bytequeue *out, const struct wire_piece *piece,
                            struct str statement);
 

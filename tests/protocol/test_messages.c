@@ -251,6 +251,14 @@ static void test_what_has_no_statement_name_is_not_renamed(void **state)
     assert_false(wire_rename_statement(&out, &p, STR("x")));
     bytequeue_consume(&q, bytequeue_len(&q));
 
+    /* a Parse that is nothing but a name, and would become shorter than any Parse */
+    m = wire_begin(&q, FE_PARSE);
+    wire_put_cstr(&q, STR("name"));
+    wire_end(&q, m);
+    p = only_piece(&q, SENT_BY_FRONTEND);
+    assert_false(wire_rename_statement(&out, &p, STR("")));
+    bytequeue_consume(&q, bytequeue_len(&q));
+
     /* a Close that would become longer than a server takes */
     char name[29000];
     memset(name, 'n', sizeof(name));
