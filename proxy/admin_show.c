@@ -440,6 +440,7 @@ static void collect_users(struct admin_sink *s)
     }
     if (c->fallback_database != NULL && c->fallback_database->user != NULL)
         admin_put_user(s, c->fallback_database->user);
+    admin_put_user(s, ADMIN_DATABASE); /* the user of the console's pool */
     if (s->view->learned_users != NULL)
         s->view->learned_users(s->view->core, s);
 

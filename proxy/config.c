@@ -822,21 +822,24 @@ static bool check_whole(const struct config *c, struct err *e)
            check_length("dvm_password", c->dvm_password, PASSWORD_MAX, e);
 }
 
-struct config *config_load(const char *path, struct err *e)
+/* text NULL: from the file. */
+static struct config *load(const char *path, const struct str *text, struct err *e)
 {
     struct config *c = config_new(path);
-    struct arena *a = &c->private->arena;
     struct loader l = { .config = c };
     bool ok = true;
     for (size_t i = 0; i < COUNT(parameter_keys) && ok; i++)
         ok = set_field(c, &parameter_keys[i], parameter_keys[i].fallback, false, e);
 
     struct ini_handler handler = { on_section, on_key, &l };
-    ok = ok && ini_read_file(path, &handler, e);
+    if (ok && text != NULL)
+        ok = ini_read_text(*text, path, &handler, e);
+    else if (ok)
+        ok = ini_read_file(path, &handler, e);
     if (ok) {
         finish_entries(&l);
         if (c->conffile[0] == '\0')
-            c->conffile = arena_strdup(a, path);
+            c->conffile = arena_strdup(&c->private->arena, path);
         ok = check_whole(c, e);
         if (!ok)
             err_prefix(e, "%s", path);
@@ -849,6 +852,16 @@ struct config *config_load(const char *path, struct err *e)
         return NULL;
     }
     return c;
+}
+
+struct config *config_load(const char *path, struct err *e)
+{
+    return load(path, NULL, e);
+}
+
+struct config *config_parse(struct str text, const char *name, struct err *e)
+{
+    return load(name, &text, e);
 }
 
 struct config *config_reload(const struct config *old, struct err *e)

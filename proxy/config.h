@@ -106,6 +106,8 @@ struct config {
  * be understood, a value is bad, or a value asks for something that this build can't do. The caller
  * holds the one reference. */
 struct config *config_load(const char *path, struct err *e);
+/* The same from memory; `name` stands for the file. %include is refused. */
+struct config *config_parse(struct str text, const char *name, struct err *e);
 
 /* What RELOAD does: reads old->conffile; parameters that are read at start only keep their old
  * values. The old one is left as it is. */

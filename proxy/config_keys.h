@@ -44,8 +44,8 @@
     X(TIME, dns_nxdomain_ttl, "15", RELOAD, "How long it is remembered that a host is unknown")      \
     X(TIME, dns_zone_check_period, "0", RELOAD, "How often the serial of a DNS zone is read")        \
     X(INT, dvm_max_workers, "4", RELOAD, "Refreshes of stream tables that run at the same time")     \
-    X(INT, dvm_scheduler_interval_ms, "1000", RELOAD, "How often the scheduler looks for stream tables that are due, in milliseconds") \
     X(STRING, dvm_password, "", RELOAD, "Password of dvm_user")                                      \
+    X(INT, dvm_scheduler_interval_ms, "1000", RELOAD, "How often the scheduler looks for stream tables that are due, in milliseconds") \
     X(STRING, dvm_user, "", RELOAD, "User that maintains stream tables; unset: user= of the database, else postgres") \
     X(TIME, idle_transaction_timeout, "0", RELOAD, "Close clients that are idle in a transaction this long") \
     X(STRING, ignore_startup_parameters, "", RELOAD, "Startup parameters to drop (comma list)")      \

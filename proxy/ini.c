@@ -78,8 +78,6 @@ bool ini_slurp(const char *path, struct arena *a, struct str *text, struct err *
         }
     }
     close(fd);
-    if (ok && buffer.len > 0 && memchr(buffer.ptr, '\0', buffer.len) != NULL)
-        ok = err_set(e, ERR_CONFIG, "F0000", "\"%s\" has a NUL byte", path);
     if (ok)
         *text = arena_str(a, text_str(&buffer));
     text_free(&buffer);
@@ -173,6 +171,8 @@ static bool read_line(struct reader *r, struct str line, int depth, struct err *
 
 static bool read_text(struct reader *r, struct str text, const char *name, int depth, struct err *e)
 {
+    if (text.len > 0 && memchr(text.ptr, '\0', text.len) != NULL)
+        return err_set(e, ERR_CONFIG, "F0000", "%s: a NUL byte", name);
     for (size_t number = 1; text.len > 0; number++) {
         const char *feed = memchr(text.ptr, '\n', text.len);
         size_t len = feed != NULL ? (size_t)(feed - text.ptr) : text.len;

@@ -46,8 +46,7 @@ enum connstr_next {
 enum connstr_next connstr_next(struct connstr *c, struct arena *a, struct str *key,
                                const char **value, struct err *e);
 
-/* Reads a whole file into *text, which is in the arena. Files over 64 MB and text with NUL bytes
- * are refused. */
+/* Reads a whole file into *text, which is in the arena. Files over 64 MB are refused. */
 bool ini_slurp(const char *path, struct arena *a, struct str *text, struct err *e);
 
 #endif
