@@ -149,7 +149,8 @@ bool auth_is_md5_secret(struct str secret)
     if (secret.len != AUTH_MD5_LEN || !str_starts_with(secret, STR("md5")))
         return false;
     for (size_t i = 3; i < secret.len; i++) {
-        if (memchr("0123456789abcdef", secret.ptr[i], 16) == NULL)
+        char c = secret.ptr[i];
+        if ((c < '0' || c > '9') && (c < 'a' || c > 'f'))
             return false;
     }
     return true;

@@ -89,6 +89,13 @@ static bool is_ascii(struct str s)
     return true;
 }
 
+/* The two characters that are prohibited, and that normalisation would replace: PostgreSQL looks
+ * for prohibited characters before it normalises, libidn after. */
+static bool has_tone_mark(struct str s)
+{
+    return str_find(s, STR("\xcd\x80")) >= 0 || str_find(s, STR("\xcd\x81")) >= 0;
+}
+
 /* SASLprep, and the bytes themselves where PostgreSQL takes those: for ASCII, for what isn't UTF-8
  * and for what has prohibited or unassigned characters. Malloced; *len without the NUL. */
 static char *prepare_password(struct str password, size_t *len)
@@ -99,7 +106,8 @@ static char *prepare_password(struct str password, size_t *len)
     if (password.len > 0)
         memcpy(prepared, password.ptr, password.len);
     prepared[password.len] = '\0';
-    if (is_ascii(password) || memchr(password.ptr, '\0', password.len) != NULL)
+    if (is_ascii(password) || has_tone_mark(password) ||
+        memchr(password.ptr, '\0', password.len) != NULL)
         return prepared;
 
     if (stringprep(prepared, cap, STRINGPREP_NO_UNASSIGNED, stringprep_saslprep) == STRINGPREP_OK &&

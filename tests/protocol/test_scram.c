@@ -214,7 +214,8 @@ static void test_passwords_are_prepared(void **state)
         { "\xff\xc2\xaa",
           "\xff"
           "a",
-          false }, /* not UTF-8: taken as it is */
+          false },                         /* not UTF-8: taken as it is */
+        { "\xcd\x80", "\xcc\x80", false }, /* prohibited, whatever it normalises to */
         { "\xff\xc2\xaa", "\xff\xc2\xaa", true },
         { "\xc2\xad", "", false }, /* nothing left: taken as it is */
     };
