@@ -1,0 +1,1226 @@
+#include "proxy/client.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "base/arena.h"
+#include "protocol/auth.h"
+#include "protocol/notice.h"
+#include "protocol/query_extended.h"
+#include "protocol/query_simple.h"
+#include "protocol/status.h"
+#include "proxy/cancel.h"
+#include "proxy/intercept.h"
+#include "proxy/lending.h"
+#include "proxy/login.h"
+#include "proxy/server.h"
+
+/* Messages whose text is looked at come whole up to this; of longer ones the beginning is seen. */
+#define TEXT_MAX 65536
+/* A Parse of a named statement in transaction pooling, and a stream-table statement, are kept
+ * whole. */
+#define KEPT_MAX (16 * 1024 * 1024)
+#define CONSOLE_MESSAGE_MAX 65536
+
+static const struct conn_ops client_conn_ops;
+
+static struct client *of_conn(struct conn *c)
+{
+    return (struct client *)(void *)c;
+}
+
+static struct proxy *proxy_of(const struct client *c)
+{
+    return c->conn.worker->proxy;
+}
+
+const char *client_state_name(const struct client *c)
+{
+    switch (c->state) {
+    case CLIENT_STARTUP:
+    case CLIENT_AUTH:
+        return "login";
+    case CLIENT_LOGIN_WAIT:
+    case CLIENT_WAITING:
+        return "waiting";
+    case CLIENT_IDLE:
+        return "idle";
+    case CLIENT_ACTIVE:
+    case CLIENT_CONSOLE:
+        return "active";
+    case CLIENT_CANCELING:
+        return c->cancel != NULL ? "active_cancel_req" : "waiting_cancel_req";
+    case CLIENT_CLOSED:
+        break;
+    }
+    return "closed";
+}
+
+void client_log(struct client *c, enum log_level level, const char *fmt, ...)
+{
+    if (!log_wants(proxy_of(c)->log, level))
+        return;
+    va_list args;
+    va_start(args, fmt);
+    struct text t;
+    text_init(&t);
+    text_vprintf(&t, fmt, args);
+    va_end(args);
+    proxy_log_conn(proxy_of(c), level, 'C', c, c->database_name, c->user_name, &c->conn.peer, "%s",
+                   t.ptr);
+    text_free(&t);
+}
+
+struct client *client_new(struct worker *w, const struct address *peer, const struct address *local)
+{
+    struct client *c = mem_alloc(sizeof(*c));
+
+    conn_init(&c->conn, w, &client_conn_ops);
+    c->conn.peer = *peer;
+    c->conn.local = *local;
+    c->id = ++w->proxy->next_id;
+    c->connected_at_us = c->quiet_at_us = w->now_us;
+    wire_reader_init(&c->reader, SENT_BY_FRONTEND, TEXT_MAX);
+    map_init(&c->statements);
+    map_init(&c->lend_portals);
+    list_append(&w->clients, &c->worker_node);
+    client_update_timer(c);
+    return c;
+}
+
+/* ---- the end ---------------------------------------------------------------------------- */
+
+/* Takes the client out of everything. */
+static void leave(struct client *c)
+{
+    struct proxy *p = proxy_of(c);
+    struct worker *w = c->conn.worker;
+
+    timer_unset(&w->timers, &c->timer);
+    timer_unset(&w->timers, &c->notify_timer);
+    if (c->cancel != NULL)
+        cancel_abandon(c);
+    if (list_node_is_linked(&c->install_node))
+        list_remove(&c->db->views_waiting, &c->install_node);
+    if (c->pool != NULL) {
+        pool_leave_queue(c->pool, c);
+        if (list_node_is_linked(&c->pool_node))
+            list_remove(&c->pool->clients, &c->pool_node);
+    }
+    bool kept_by_job = c->lend != NULL && lending_abandon(c);
+    if (c->server != NULL && !kept_by_job)
+        server_unlink(c->server, true);
+    c->server = NULL;
+    if (c->has_cancel_key)
+        map_remove(&p->cancel_keys, &c->cancel_node);
+    c->has_cancel_key = false;
+    if (c->counted)
+        p->n_clients--;
+    if (c->counted_db)
+        c->db->n_clients--;
+    if (c->counted_user)
+        c->user->n_clients--;
+    if (c->admin != NULL) {
+        proxy_drop_admin_wait(p, c->admin);
+        p->n_admin_clients--;
+    }
+    c->counted = c->counted_db = c->counted_user = false;
+    c->state = CLIENT_CLOSED;
+    list_remove(&w->clients, &c->worker_node);
+    conn_close(&c->conn);
+    proxy_on_gone(p);
+}
+
+void client_close(struct client *c, const char *reason)
+{
+    if (c->state == CLIENT_CLOSED)
+        return;
+    if (proxy_of(c)->config->log_disconnections && c->state != CLIENT_CANCELING)
+        client_log(c, LEVEL_LOG, "closing because: %s (age=%" PRIu64 "s)", reason,
+                   (c->conn.worker->now_us - c->connected_at_us) / 1000000);
+    leave(c);
+}
+
+void client_fail(struct client *c, const char *sqlstate, const char *fmt, ...)
+{
+    struct text t;
+    va_list args;
+
+    if (c->state == CLIENT_CLOSED)
+        return;
+    text_init(&t);
+    va_start(args, fmt);
+    text_vprintf(&t, fmt, args);
+    va_end(args);
+    if (proxy_of(c)->config->log_pooler_errors)
+        client_log(c, LEVEL_WARNING, "pooler error: %s", t.ptr);
+    notice_encode_error(&c->conn.out, "FATAL", sqlstate, "%s", t.ptr);
+    client_close(c, t.ptr);
+    text_free(&t);
+}
+
+void client_fail_with(struct client *c, struct str frame, const char *reason)
+{
+    if (c->state == CLIENT_CLOSED)
+        return;
+    conn_send(&c->conn, frame.ptr, frame.len);
+    client_close(c, reason);
+}
+
+static void client_free(struct conn *conn)
+{
+    struct client *c = of_conn(conn);
+
+    client_statements_clear(&c->statements, &conn->worker->statements);
+    client_statements_clear(&c->lend_portals, &conn->worker->statements);
+    map_free(&c->statements);
+    map_free(&c->lend_portals);
+    params_clear(&c->params);
+    login_free(c->login);
+    admin_session_free(c->admin);
+    err_clear(&c->install_error);
+    free(c->database_name);
+    free(c->user_name);
+    free(c);
+}
+
+/* ---- deadlines -------------------------------------------------------------------------- */
+
+static const struct config_user *config_user_of(const struct client *c)
+{
+    return c->user != NULL ? c->user->entry : NULL;
+}
+
+static void on_timer(struct timer *t)
+{
+    struct client *c = (struct client *)(void *)((char *)t - offsetof(struct client, timer));
+    const struct config *conf = proxy_of(c)->config;
+    const struct config_user *u = config_user_of(c);
+    uint64_t now = c->conn.worker->now_us;
+
+    switch (c->state) {
+    case CLIENT_STARTUP:
+    case CLIENT_AUTH:
+        client_close(c, "client_login_timeout");
+        break;
+    case CLIENT_LOGIN_WAIT:
+        client_fail(c, "08P01", "client_login_timeout (server down)");
+        break;
+    case CLIENT_WAITING: {
+        int64_t wait = config_query_wait_timeout_us(conf, c->db->entry, u);
+        client_fail(c, "08P01", "%s",
+                    wait > 0 && now - c->waiting_since_us >= (uint64_t)wait ? "query_wait_timeout"
+                                                                            : "query_timeout");
+        break;
+    }
+    case CLIENT_IDLE:
+        client_close(c, "client_idle_timeout");
+        break;
+    case CLIENT_ACTIVE: {
+        int64_t transaction = config_transaction_timeout_us(conf, u);
+        if (c->server->owed.count > 0 || c->lend != NULL) {
+            int64_t query = config_query_timeout_us(conf, u);
+            if (query > 0 && now - c->request_at_us >= (uint64_t)query) {
+                client_fail(c, "08P01", "query_timeout");
+                break;
+            }
+        } else {
+            int64_t idle = config_idle_transaction_timeout_us(conf, u);
+            if (idle > 0 && now - c->quiet_at_us >= (uint64_t)idle) {
+                client_fail(c, "08P01", "idle transaction timeout");
+                break;
+            }
+        }
+        if (transaction > 0 && c->xact_at_us != 0 && now - c->xact_at_us >= (uint64_t)transaction)
+            client_fail(c, "08P01", "transaction timeout");
+        else
+            client_update_timer(c);
+        break;
+    }
+    case CLIENT_CANCELING:
+        client_close(c, "cancel_wait_timeout");
+        break;
+    case CLIENT_CONSOLE:
+    case CLIENT_CLOSED:
+        break;
+    }
+}
+
+static void earliest(uint64_t *at, uint64_t since, int64_t timeout_us)
+{
+    if (timeout_us > 0 && since + (uint64_t)timeout_us < *at)
+        *at = since + (uint64_t)timeout_us;
+}
+
+void client_update_timer(struct client *c)
+{
+    const struct config *conf = proxy_of(c)->config;
+    const struct config_user *u = config_user_of(c);
+    uint64_t at = UINT64_MAX;
+
+    c->has_deadlines = config_client_idle_timeout_us(conf, u) > 0 ||
+                       config_query_timeout_us(conf, u) > 0 ||
+                       config_idle_transaction_timeout_us(conf, u) > 0 ||
+                       config_transaction_timeout_us(conf, u) > 0;
+    switch (c->state) {
+    case CLIENT_STARTUP:
+    case CLIENT_AUTH:
+    case CLIENT_LOGIN_WAIT:
+        earliest(&at, c->connected_at_us, conf->client_login_timeout_us);
+        break;
+    case CLIENT_IDLE:
+        earliest(&at, c->quiet_at_us, config_client_idle_timeout_us(conf, u));
+        break;
+    case CLIENT_WAITING:
+        if (c->db->entry != NULL)
+            earliest(&at, c->waiting_since_us, config_query_wait_timeout_us(conf, c->db->entry, u));
+        earliest(&at, c->waiting_since_us, config_query_timeout_us(conf, u));
+        break;
+    case CLIENT_ACTIVE:
+        if (c->server->owed.count > 0 || c->lend != NULL)
+            earliest(&at, c->request_at_us, config_query_timeout_us(conf, u));
+        else if (c->server->tx_status != STATUS_IDLE)
+            earliest(&at, c->quiet_at_us, config_idle_transaction_timeout_us(conf, u));
+        if (c->xact_at_us != 0)
+            earliest(&at, c->xact_at_us, config_transaction_timeout_us(conf, u));
+        break;
+    case CLIENT_CANCELING:
+        earliest(&at, c->connected_at_us, conf->cancel_wait_timeout_us);
+        break;
+    case CLIENT_CONSOLE:
+    case CLIENT_CLOSED:
+        break;
+    }
+    if (at == UINT64_MAX)
+        timer_unset(&c->conn.worker->timers, &c->timer);
+    else
+        timer_set(&c->conn.worker->timers, &c->timer, at, on_timer);
+}
+
+static void on_notify_timer(struct timer *t)
+{
+    struct client *c = (struct client *)(void *)((char *)t - offsetof(struct client, notify_timer));
+
+    if (c->state != CLIENT_WAITING || c->wait_notified)
+        return;
+    c->wait_notified = true;
+    notice_encode_notice(&c->conn.out, "NOTICE", "00000",
+                         "No server connection available in pgtrickle, client being queued");
+    conn_flush(&c->conn);
+}
+
+static void set_state(struct client *c, enum client_state state)
+{
+    bool was_waiting = c->state == CLIENT_WAITING || c->state == CLIENT_LOGIN_WAIT;
+
+    c->state = state;
+    if (state == CLIENT_WAITING || was_waiting || c->has_deadlines)
+        client_update_timer(c);
+    if (was_waiting && timer_is_set(&c->notify_timer))
+        timer_unset(&c->conn.worker->timers, &c->notify_timer);
+}
+
+/* ---- login is over ---------------------------------------------------------------------- */
+
+static void give_cancel_key(struct client *c)
+{
+    struct proxy *p = proxy_of(c);
+    uint64_t hash;
+
+    c->conn.worker->ops->random(c->conn.worker->io, c->cancel_key, sizeof(c->cancel_key));
+    c->cancel_key[0] &= 0x7f;
+    memcpy(&hash, c->cancel_key, sizeof(hash));
+    map_insert(&p->cancel_keys, &c->cancel_node, hash);
+    c->has_cancel_key = true;
+    int32_t pid = (int32_t)((uint32_t)c->cancel_key[0] << 24 | (uint32_t)c->cancel_key[1] << 16 |
+                            (uint32_t)c->cancel_key[2] << 8 | c->cancel_key[3]);
+    wire_encode_backend_key(&c->conn.out, pid, (struct str){ (char *)c->cancel_key + 4, 4 });
+}
+
+static void console_start(struct client *c)
+{
+    struct proxy *p = proxy_of(c);
+    struct bytequeue *out = &c->conn.out;
+    bool own_uid = proxy_is_own_uid(&c->conn.peer) && strcmp(c->user_name, ADMIN_DATABASE) == 0;
+    enum admin_rights rights = admin_rights_of(p->config, str_from(c->user_name), own_uid);
+
+    if (rights == ADMIN_RIGHTS_NONE) {
+        client_fail(c, "08P01", "not allowed");
+        return;
+    }
+    c->admin = admin_session_new(&p->admin_view, rights, str_from(c->user_name));
+    p->n_admin_clients++;
+    p->admin_stats.client_logins++;
+    set_state(c, CLIENT_CONSOLE);
+    client_update_timer(c);
+    auth_encode_ok(out);
+    admin_put_login_parameters(&p->admin_view, out);
+    give_cancel_key(c);
+    wire_encode_ready(out, STATUS_IDLE);
+    conn_flush(&c->conn);
+}
+
+static bool check_limits(struct client *c)
+{
+    struct proxy *p = proxy_of(c);
+    int max_db = config_max_db_client_connections(p->config, c->db->entry);
+    int max_user = config_max_user_client_connections(p->config, config_user_of(c));
+
+    if (max_db > 0 && c->db->n_clients >= max_db) {
+        client_fail(c, "08P01", "client connections exceeded (max_db_client_connections)");
+        return false;
+    }
+    if (max_user > 0 && c->user->n_clients >= max_user) {
+        client_fail(c, "08P01", "client connections exceeded (max_user_client_connections)");
+        return false;
+    }
+    return true;
+}
+
+void client_on_authenticated(struct client *c)
+{
+    struct proxy *p = proxy_of(c);
+
+    if (strcmp(c->database_name, ADMIN_DATABASE) == 0) {
+        console_start(c);
+        return;
+    }
+    c->db = proxy_database(p, str_from(c->database_name));
+    if (c->db == NULL) {
+        client_fail(c, "08P01", "no such database: %s", c->database_name);
+        return;
+    }
+    if (p->shutdown != SHUTDOWN_NONE) {
+        client_fail(c, "08P01", "pooler is shutting down");
+        return;
+    }
+    if (c->db->disabled) {
+        client_fail(c, "08P01", "database \"%s\" is disabled", c->database_name);
+        return;
+    }
+    c->user = proxy_user(p, str_from(c->user_name));
+    if (!check_limits(c))
+        return;
+    c->db->n_clients++;
+    c->user->n_clients++;
+    c->counted_db = c->counted_user = true;
+    const char *forced = c->db->entry->user;
+    if (forced == NULL && p->config->auth_type == AUTH_TYPE_ANY) {
+        client_fail(c, "08P01", "bouncer config error");
+        return;
+    }
+    struct user *pool_user = forced != NULL ? proxy_user(p, str_from(forced)) : c->user;
+    c->pool = pool_get(c->conn.worker, c->db, pool_user, forced != NULL);
+    list_append(&c->pool->clients, &c->pool_node);
+    if (c->pool->has_parameters && !proxy_is_paused(p, c->db)) {
+        if (pool_fails_fast(c->pool)) {
+            client_fail(c, "08P01",
+                        "server login has been failing, cached error: %s (server_login_retry)",
+                        text_str(&c->pool->login_error_message).ptr);
+            return;
+        }
+        client_on_parameters(c);
+    } else if (pool_fails_fast(c->pool)) {
+        client_fail(c, "08P01",
+                    "server login has been failing, cached error: %s (server_login_retry)",
+                    text_str(&c->pool->login_error_message).ptr);
+    } else {
+        c->waiting_since_us = c->conn.worker->now_us;
+        set_state(c, CLIENT_LOGIN_WAIT);
+        list_append(&c->pool->login_waiting, &c->wait_node);
+        pool_serve(c->pool);
+    }
+}
+
+void client_on_parameters(struct client *c)
+{
+    struct proxy *p = proxy_of(c);
+    struct bytequeue *out = &c->conn.out;
+
+    pool_leave_queue(c->pool, c);
+    params_fill_unset(&c->params, &c->pool->parameters);
+    auth_encode_ok(out);
+    bytequeue_put(out, c->pool->welcome.ptr, c->pool->welcome.len);
+    for (int i = 0; i < p->params_names.count; i++)
+        if (params_get(&c->params, i) != NULL)
+            wire_encode_parameter_status(out, str_from(p->params_names.name[i]),
+                                         str_from(params_get(&c->params, i)));
+    give_cancel_key(c);
+    if (p->config->login_notify_message[0] != '\0')
+        notice_encode_notice(out, "NOTICE", "00000", "%s", p->config->login_notify_message);
+    wire_encode_ready(out, STATUS_IDLE);
+    conn_flush(&c->conn);
+    login_free(c->login);
+    c->login = NULL;
+    c->db->stats.client_logins++;
+    c->quiet_at_us = c->conn.worker->now_us;
+    c->state = CLIENT_IDLE;
+    client_update_timer(c);
+    conn_wake(&c->conn);
+}
+
+/* ---- requests --------------------------------------------------------------------------- */
+
+static void forward(struct client *c, struct str bytes)
+{
+    conn_send(&c->server->conn, bytes.ptr, bytes.len);
+}
+
+static bool tracks_statements(const struct client *c)
+{
+    return pool_mode_of(c->pool) != POOL_MODE_SESSION &&
+           proxy_of(c)->config->max_prepared_statements > 0;
+}
+
+static bool standard_strings(const struct client *c)
+{
+    const char *v = params_get(&c->params, PARAM_STANDARD_CONFORMING_STRINGS);
+
+    return v == NULL || strcmp(v, "off") != 0;
+}
+
+static void request_begins(struct client *c)
+{
+    struct server *s = c->server;
+
+    if (s->owed.count == 0) {
+        c->request_at_us = c->conn.worker->now_us;
+        if (c->xact_at_us == 0)
+            c->xact_at_us = c->request_at_us;
+        if (c->has_deadlines)
+            client_update_timer(c);
+    }
+}
+
+static struct reply_owed *owe(struct client *c, enum reply_ends ends)
+{
+    request_begins(c);
+    return server_owe(c->server, ends, REPLY_FORWARDED);
+}
+
+/* An error at this place of the pipeline: the server is made to fail here (the portal does not
+ * exist), so that its transaction fails as it should, and its words are replaced. */
+static void fail_in_place(struct client *c, const struct err *e)
+{
+    struct bytequeue frame = { 0 };
+    struct reply_owed *o = owe(c, ENDS_DESCRIBE);
+
+    notice_encode_err(&frame, "ERROR", e);
+    o->audience = REPLY_SUBSTITUTED;
+    o->error_len = bytequeue_len(&frame);
+    o->error = frame.ptr; /* head is 0: nothing was consumed */
+    wire_encode_describe(&c->server->conn.out, TARGET_STATEMENT, STR("PGTRICKLE_none"));
+    conn_flush(&c->server->conn);
+    c->skips = true;
+}
+
+/* The database must have the SQL side before the message in front goes on. False: it waits. */
+static bool views_ready(struct client *c)
+{
+    if (c->db->views_installed || c->install_tried || proxy_of(c)->views == NULL)
+        return true;
+    c->install_wanted = true;
+    lending_install(c);
+    return false;
+}
+
+/* An error for a Query message, answered by ourselves. */
+static void answer_query(struct client *c, const struct err *e)
+{
+    notice_encode_err(&c->conn.out, "ERROR", e);
+    wire_encode_ready(&c->conn.out,
+                      c->server != NULL ? (enum wire_status)c->server->tx_status : STATUS_IDLE);
+    conn_flush(&c->conn);
+}
+
+static bool too_large(struct client *c, bool in_pipeline)
+{
+    struct err e = { 0 };
+
+    err_set(&e, ERR_REFUSAL, "54000", "statement is too large");
+    err_detail(&e,
+               "Stream-table statements and prepared statements of transaction pooling may have "
+               "up to %d bytes.",
+               KEPT_MAX);
+    if (in_pipeline)
+        fail_in_place(c, &e);
+    else
+        client_fail(c, "54000", "statement is too large");
+    err_clear(&e);
+    return true;
+}
+
+static void forget_unnamed(struct client *c)
+{
+    struct client_statement *cs = client_statement_find(&c->statements, STR(""));
+
+    if (cs != NULL)
+        client_statement_remove(&c->statements, cs, &c->conn.worker->statements);
+}
+
+/* False: the message is not taken yet. */
+static bool on_query(struct client *c, const struct wire_piece *f)
+{
+    struct str text = { f->body.ptr, f->ends && f->body.len > 0 ? f->body.len - 1 : f->body.len };
+    enum intercept_kind kind = proxy_of(c)->views == NULL
+                                   ? INTERCEPT_FORWARD
+                                   : intercept_classify(text, standard_strings(c));
+
+    if (proxy_of(c)->config->disable_pqexec) {
+        client_fail(c, "08P01", "PQexec disallowed");
+        return true;
+    }
+    if (kind != INTERCEPT_FORWARD && !views_ready(c))
+        return false;
+    if (kind == INTERCEPT_LEND && c->server->copy_in)
+        kind = INTERCEPT_FORWARD;
+    if (kind == INTERCEPT_LEND) {
+        if (!f->ends)
+            return too_large(c, false);
+        if (err_is_set(&c->install_error) && c->server->owed.count == 0) {
+            answer_query(c, &c->install_error);
+            client_on_batch_done(c);
+            return true;
+        }
+        request_begins(c);
+        lending_query(c, text);
+        return true;
+    }
+    forget_unnamed(c);
+    owe(c, ENDS_QUERY);
+    forward(c, f->bytes);
+    return true;
+}
+
+static void send_parse(struct client *c, struct str name, struct str tail)
+{
+    wire_encode_parse_tail(&c->server->conn.out, name, tail);
+    conn_flush(&c->server->conn);
+}
+
+/* A Parse that is known whole; tail may have been rewritten. */
+static void parse_named(struct client *c, struct str name, struct str tail, struct lend_info *lend)
+{
+    struct worker *w = c->conn.worker;
+    struct server *s = c->server;
+    struct statement *st;
+
+    if (client_statement_find(&c->statements, name) != NULL) {
+        struct err e = { 0 };
+        err_set(&e, ERR_REFUSAL, "42P05", "prepared statement \"" STR_FMT "\" already exists",
+                STR_ARG(name));
+        fail_in_place(c, &e);
+        err_clear(&e);
+        lend_info_free(lend);
+        return;
+    }
+    st = statement_get(&w->statements, tail);
+    c->next_serial++;
+    client_statement_add(&c->statements, c->next_serial, name, st, lend);
+    bool known = server_statements_has(&s->statements, st);
+    if (!known)
+        server_evict_statements(s);
+    struct reply_owed *o = owe(c, ENDS_PARSE);
+    o->client_has = true;
+    o->serial = c->next_serial;
+    if (known) {
+        server_statements_touch(&s->statements, st);
+        o->audience = REPLY_FAKED;
+        server_answer_fakes(s);
+        return;
+    }
+    o->server_has = true;
+    o->statement = statement_ref(st);
+    server_statements_add(&s->statements, st);
+    s->pool->db->stats.server_parses++;
+    send_parse(c, str_from(st->name), tail);
+}
+
+static bool on_parse(struct client *c, const struct wire_piece *f)
+{
+    struct msg_parse m = { 0 };
+    struct str text = { 0 };
+    bool named;
+    enum intercept_kind kind = INTERCEPT_FORWARD;
+
+    if (f->ends) {
+        if (!wire_decode_parse(f->body, &m)) {
+            client_fail(c, "08P01", "invalid Parse message");
+            return true;
+        }
+        text = m.query;
+    } else if (wire_decode_parse_name(f->body, &m.statement) == WIRE_FRAME) {
+        text.ptr = f->body.ptr + m.statement.len + 1;
+        text.len = f->body.len - m.statement.len - 1;
+    } else {
+        return too_large(c, true);
+    }
+    named = m.statement.len > 0;
+    if (proxy_of(c)->views != NULL)
+        kind = intercept_classify(text, standard_strings(c));
+    if (kind != INTERCEPT_FORWARD && !views_ready(c))
+        return false;
+    if (!f->ends && (kind == INTERCEPT_LEND || (named && tracks_statements(c))))
+        return too_large(c, true);
+    c->db->stats.client_parses++;
+
+    struct lend_info *lend = NULL;
+    struct arena arena;
+    struct str tail = m.tail;
+    arena_init(&arena);
+    if (kind == INTERCEPT_LEND) {
+        struct intercept_rewrite rw = { 0 };
+        struct err e = { 0 };
+        if (err_is_set(&c->install_error)) {
+            fail_in_place(c, &c->install_error);
+            arena_free(&arena);
+            return true;
+        }
+        if (!intercept_rewrite(text, standard_strings(c), &arena, &rw, &e)) {
+            fail_in_place(c, &e);
+            err_clear(&e);
+            arena_free(&arena);
+            return true;
+        }
+        lend = lend_info_new(text, rw.tag, rw.definition_offset, rw.has_rows);
+        if (!str_equal(rw.sql, text)) {
+            size_t types = m.tail.len - m.query.len;
+            char *p = arena_alloc(&arena, rw.sql.len + types);
+            memcpy(p, rw.sql.ptr, rw.sql.len);
+            memcpy(p + rw.sql.len, m.tail.ptr + m.query.len, types);
+            tail = (struct str){ p, rw.sql.len + types };
+        }
+    }
+    if (named && tracks_statements(c)) {
+        parse_named(c, m.statement, tail, lend);
+    } else {
+        struct client_statement *old = client_statement_find(&c->statements, m.statement);
+        if (old != NULL)
+            client_statement_remove(&c->statements, old, &c->conn.worker->statements);
+        if (lend != NULL)
+            client_statement_add(&c->statements, ++c->next_serial, m.statement, NULL, lend);
+        owe(c, ENDS_PARSE);
+        c->db->stats.server_parses++;
+        if (tail.ptr != m.tail.ptr)
+            send_parse(c, m.statement, tail);
+        else
+            forward(c, f->bytes);
+    }
+    arena_free(&arena);
+    return true;
+}
+
+static void forget_lend_portal(struct client *c, struct str portal)
+{
+    struct client_statement *p = client_statement_find(&c->lend_portals, portal);
+
+    if (p != NULL)
+        client_statement_remove(&c->lend_portals, p, &c->conn.worker->statements);
+}
+
+/* Bind and Describe of a statement: the server must have it, under its own name. */
+static void forward_renamed(struct client *c, const struct wire_piece *f,
+                            struct client_statement *cs, enum reply_ends ends)
+{
+    if (cs == NULL || cs->statement == NULL) {
+        owe(c, ends);
+        forward(c, f->bytes);
+        return;
+    }
+    request_begins(c);
+    server_prepare(c->server, cs->statement);
+    owe(c, ends);
+    if (!wire_rename_statement(&c->server->conn.out, f, str_from(cs->statement->name)))
+        forward(c, f->bytes);
+    conn_flush(&c->server->conn);
+}
+
+static bool on_bind(struct client *c, const struct wire_piece *f)
+{
+    struct msg_bind_names m;
+
+    if (wire_decode_bind_names(f->body, &m) != WIRE_FRAME) {
+        if (f->ends)
+            client_fail(c, "08P01", "invalid Bind message");
+        else
+            client_fail(c, "54000", "names in Bind message are too long");
+        return true;
+    }
+    struct client_statement *cs = client_statement_find(&c->statements, m.statement);
+    c->db->stats.binds++;
+    forget_lend_portal(c, m.portal);
+    if (cs != NULL && cs->lend != NULL)
+        client_statement_add(&c->lend_portals, ++c->next_serial, m.portal, NULL,
+                             lend_info_copy(cs->lend));
+    forward_renamed(c, f, cs, ENDS_BIND);
+    return true;
+}
+
+static bool on_target(struct client *c, const struct wire_piece *f)
+{
+    struct msg_target m;
+    bool closes = f->tag == FE_CLOSE;
+
+    if (!wire_decode_target(f->body, &m)) {
+        client_fail(c, "08P01", "invalid %s message", closes ? "Close" : "Describe");
+        return true;
+    }
+    if (m.target == TARGET_PORTAL) {
+        if (closes)
+            forget_lend_portal(c, m.name);
+        owe(c, closes ? ENDS_CLOSE : ENDS_DESCRIBE);
+        forward(c, f->bytes);
+        return true;
+    }
+    struct client_statement *cs = client_statement_find(&c->statements, m.name);
+    if (!closes) {
+        forward_renamed(c, f, cs, ENDS_DESCRIBE);
+    } else if (m.name.len > 0 && tracks_statements(c)) {
+        /* The server keeps it for others. */
+        struct reply_owed *o = owe(c, ENDS_CLOSE);
+        o->audience = REPLY_FAKED;
+        if (cs != NULL) {
+            cs->closing = true;
+            o->client_lacks = true;
+            o->serial = cs->serial;
+        }
+        server_answer_fakes(c->server);
+    } else {
+        if (cs != NULL)
+            client_statement_remove(&c->statements, cs, &c->conn.worker->statements);
+        owe(c, ENDS_CLOSE);
+        forward(c, f->bytes);
+    }
+    return true;
+}
+
+static bool on_execute(struct client *c, const struct wire_piece *f)
+{
+    struct msg_execute m;
+
+    if (c->lend_portals.count > 0 && wire_decode_execute(f->body, &m)) {
+        struct client_statement *p = client_statement_find(&c->lend_portals, m.portal);
+        if (p != NULL) {
+            request_begins(c);
+            lending_execute(c, f->bytes, p->lend);
+            return true;
+        }
+    }
+    owe(c, ENDS_EXECUTE);
+    forward(c, f->bytes);
+    return true;
+}
+
+static bool on_sync(struct client *c, const struct wire_piece *f)
+{
+    c->skips = false;
+    client_statements_clear(&c->lend_portals, &c->conn.worker->statements);
+    if (c->lend_block) {
+        lending_end_block(c);
+        return true;
+    }
+    if (!c->server->copy_in)
+        owe(c, ENDS_SYNC);
+    forward(c, f->bytes);
+    return true;
+}
+
+/* The first piece of a message, or all of it. False: it stays in front, the client waits. */
+static bool on_request(struct client *c, const struct wire_piece *f)
+{
+    if (c->skips && f->tag != FE_SYNC) {
+        c->discards = !f->ends;
+        return true;
+    }
+    switch ((enum wire_frontend_tag)f->tag) {
+    case FE_QUERY:
+        return on_query(c, f);
+    case FE_PARSE:
+        return on_parse(c, f);
+    case FE_BIND:
+        return on_bind(c, f);
+    case FE_DESCRIBE:
+    case FE_CLOSE:
+        return on_target(c, f);
+    case FE_EXECUTE:
+        return on_execute(c, f);
+    case FE_SYNC:
+        return on_sync(c, f);
+    case FE_FUNCTION_CALL:
+        owe(c, ENDS_QUERY);
+        forward(c, f->bytes);
+        return true;
+    case FE_COPY_DONE:
+    case FE_COPY_FAIL:
+        c->server->copy_in = false;
+        forward(c, f->bytes);
+        return true;
+    case FE_COPY_DATA:
+    case FE_FLUSH:
+        forward(c, f->bytes);
+        return true;
+    case FE_PASSWORD:
+    case FE_TERMINATE:
+        break;
+    }
+    client_fail(c, "08P01", "unexpected message '%c'", f->tag);
+    return true;
+}
+
+/* A message of a client that is not linked. True: it needs no server and is done with. */
+static bool on_idle_request(struct client *c, const struct wire_piece *f)
+{
+    switch ((enum wire_frontend_tag)f->tag) {
+    case FE_COPY_DATA:
+    case FE_COPY_DONE:
+    case FE_COPY_FAIL:
+        /* What follows a COPY that failed. */
+        c->discards = !f->ends;
+        return true;
+    case FE_FLUSH:
+        return true;
+    case FE_SYNC:
+        c->skips = false;
+        wire_encode_ready(&c->conn.out, STATUS_IDLE);
+        conn_flush(&c->conn);
+        return true;
+    case FE_QUERY:
+    case FE_PARSE:
+    case FE_BIND:
+    case FE_DESCRIBE:
+    case FE_CLOSE:
+    case FE_EXECUTE:
+    case FE_FUNCTION_CALL:
+    case FE_PASSWORD:
+    case FE_TERMINATE:
+        break;
+    }
+    if (c->skips) {
+        c->discards = !f->ends;
+        return true;
+    }
+    if (c->canceled) {
+        struct err e = { 0 };
+        err_set(&e, ERR_SERVER, "57014", "canceling statement due to user request");
+        c->canceled = false;
+        if (f->tag == FE_QUERY || f->tag == FE_FUNCTION_CALL) {
+            answer_query(c, &e);
+        } else {
+            notice_encode_err(&c->conn.out, "ERROR", &e);
+            conn_flush(&c->conn);
+            c->skips = true;
+        }
+        err_clear(&e);
+        c->discards = !f->ends;
+        return true;
+    }
+    return false;
+}
+
+static uint32_t whole_max(struct client *c, const struct wire_header *h, struct str rest)
+{
+    switch (h->tag) {
+    case FE_COPY_DATA:
+    case FE_COPY_FAIL:
+        return WIRE_HEADER_LEN;
+    case FE_PARSE:
+        if (rest.len > WIRE_HEADER_LEN && rest.ptr[WIRE_HEADER_LEN] != '\0' &&
+            tracks_statements(c) && h->body_len <= KEPT_MAX - WIRE_HEADER_LEN)
+            return KEPT_MAX;
+        break;
+    default:
+        break;
+    }
+    return TEXT_MAX;
+}
+
+/* A stream-table statement that is longer than TEXT_MAX is wanted whole. */
+static bool wants_whole(struct client *c, const struct wire_header *h, struct str rest)
+{
+    struct str text = { rest.ptr + WIRE_HEADER_LEN, rest.len - WIRE_HEADER_LEN };
+
+    if (proxy_of(c)->views == NULL || rest.len < TEXT_MAX ||
+        h->body_len > KEPT_MAX - WIRE_HEADER_LEN)
+        return false;
+    if (h->tag == FE_PARSE) {
+        struct str name;
+        if (wire_decode_parse_name(text, &name) != WIRE_FRAME)
+            return false;
+        text.ptr += name.len + 1;
+        text.len -= name.len + 1;
+    } else if (h->tag != FE_QUERY) {
+        return false;
+    }
+    if (text.len > TEXT_MAX - 1024)
+        text.len = TEXT_MAX - 1024;
+    return intercept_classify(text, standard_strings(c)) == INTERCEPT_LEND;
+}
+
+static size_t take_requests(struct client *c, struct str bytes)
+{
+    size_t used = 0;
+
+    while (used < bytes.len && (c->state == CLIENT_IDLE || c->state == CLIENT_ACTIVE)) {
+        struct str rest = { bytes.ptr + used, bytes.len - used };
+        struct wire_reader before = c->reader;
+        struct wire_header h;
+        struct wire_piece f;
+        enum wire_result result = WIRE_FRAME;
+
+        if (c->lend != NULL || c->install_wanted) {
+            c->conn.held = true;
+            break;
+        }
+        if (wire_reader_is_between(&c->reader)) {
+            result = wire_peek_header(SENT_BY_FRONTEND, rest, &h);
+            if (result == WIRE_FRAME) {
+                if (h.body_len >= (uint32_t)proxy_of(c)->config->max_packet_size) {
+                    client_fail(c, "08P01", "packet is too large (max_packet_size)");
+                    return used;
+                }
+                c->reader.whole_max = whole_max(c, &h, rest);
+                if (h.body_len + WIRE_HEADER_LEN > c->reader.whole_max && wants_whole(c, &h, rest))
+                    c->reader.whole_max = KEPT_MAX;
+            }
+        }
+        if (result == WIRE_FRAME)
+            result = wire_reader_next(&c->reader, rest, &f);
+        if (result == WIRE_NEED_MORE)
+            break;
+        if (result == WIRE_MALFORMED) {
+            client_fail(c, "08P01", "bad packet");
+            return used;
+        }
+        if (f.tag == FE_TERMINATE) {
+            client_close(c, "client close request");
+            return used + f.bytes.len;
+        }
+        if (!f.starts) {
+            if (!c->discards)
+                forward(c, f.bytes);
+            else if (f.ends)
+                c->discards = false;
+        } else if (c->state == CLIENT_IDLE && on_idle_request(c, &f)) {
+            /* done */
+        } else {
+            if (c->state == CLIENT_IDLE) {
+                c->waiting_since_us = c->conn.worker->now_us;
+                pool_checkout(c->pool, c);
+            }
+            if (c->state != CLIENT_ACTIVE || !on_request(c, &f)) {
+                c->reader = before;
+                if (c->state != CLIENT_CLOSED)
+                    c->conn.held = true;
+                break;
+            }
+            c->install_tried = false;
+            err_clear(&c->install_error);
+        }
+        used += f.bytes.len;
+        if (c->server != NULL &&
+            (conn_is_full(&c->server->conn) || c->server->owed.count > REPLIES_OWED_MAX)) {
+            conn_pause(&c->conn, true);
+            c->conn.held = true;
+            break;
+        }
+    }
+    c->db->stats.client_bytes += used;
+    return used;
+}
+
+static size_t take_console(struct client *c, struct str bytes)
+{
+    size_t used = 0;
+
+    while (used < bytes.len && c->state == CLIENT_CONSOLE) {
+        struct str rest = { bytes.ptr + used, bytes.len - used };
+        struct wire_header h;
+        struct wire_frame f;
+
+        if (admin_session_is_waiting(c->admin)) {
+            c->conn.held = true;
+            break;
+        }
+        enum wire_result result = wire_peek_header(SENT_BY_FRONTEND, rest, &h);
+        if (result == WIRE_FRAME)
+            result = h.body_len > CONSOLE_MESSAGE_MAX ? WIRE_MALFORMED
+                                                      : wire_next_frame(SENT_BY_FRONTEND, rest, &f);
+        if (result == WIRE_NEED_MORE)
+            break;
+        if (result == WIRE_MALFORMED) {
+            client_fail(c, "08P01", "bad packet");
+            return used;
+        }
+        used += f.bytes.len;
+        if (f.tag == FE_TERMINATE) {
+            client_close(c, "client close request");
+            return used;
+        }
+        size_t before = bytequeue_len(&c->conn.out);
+        enum admin_next next = admin_on_message(c->admin, f.tag, f.body, &c->conn.out);
+        proxy_of(c)->admin_stats.client_bytes += f.bytes.len;
+        proxy_of(c)->admin_stats.server_bytes += bytequeue_len(&c->conn.out) - before;
+        if (f.tag == FE_QUERY || f.tag == FE_SYNC) {
+            proxy_of(c)->admin_stats.queries++;
+            proxy_of(c)->admin_stats.xacts++;
+        }
+        conn_flush(&c->conn);
+        if (next == ADMIN_HANGUP)
+            client_close(c, "console closed");
+    }
+    return used;
+}
+
+static size_t on_bytes(struct conn *conn, struct str bytes)
+{
+    struct client *c = of_conn(conn);
+    size_t used = 0;
+
+    if (c->state == CLIENT_STARTUP || c->state == CLIENT_AUTH)
+        used = login_on_bytes(c, bytes);
+    struct str rest = { bytes.ptr + used, bytes.len - used };
+    switch (c->state) {
+    case CLIENT_STARTUP:
+    case CLIENT_AUTH:
+    case CLIENT_CLOSED:
+        return used;
+    case CLIENT_LOGIN_WAIT:
+    case CLIENT_WAITING:
+        conn->held = true;
+        return used;
+    case CLIENT_IDLE:
+    case CLIENT_ACTIVE:
+        return used + take_requests(c, rest);
+    case CLIENT_CONSOLE:
+        return used + take_console(c, rest);
+    case CLIENT_CANCELING:
+        break;
+    }
+    return bytes.len;
+}
+
+static void on_gone(struct conn *conn, const char *reason)
+{
+    struct client *c = of_conn(conn);
+
+    client_close(c, reason != NULL               ? reason
+                    : c->state == CLIENT_STARTUP ? "client closed before login"
+                                                 : "client unexpected eof");
+}
+
+static void on_room(struct conn *conn)
+{
+    struct client *c = of_conn(conn);
+
+    if (c->lend != NULL)
+        lending_on_room(c);
+    if (c->server != NULL && !c->server->lent)
+        conn_pause(&c->server->conn, false);
+}
+
+static const struct conn_ops client_conn_ops = {
+    .on_bytes = on_bytes,
+    .on_gone = on_gone,
+    .on_room = on_room,
+    .free = client_free,
+};
+
+/* ---- from the pool and the server ------------------------------------------------------- */
+
+void client_on_queued(struct client *c)
+{
+    const struct config *conf = proxy_of(c)->config;
+
+    set_state(c, CLIENT_WAITING);
+    c->wait_notified = false;
+    if (conf->query_wait_notify_us > 0)
+        timer_set(&c->conn.worker->timers, &c->notify_timer,
+                  c->waiting_since_us + (uint64_t)conf->query_wait_notify_us, on_notify_timer);
+}
+
+void client_on_linked(struct client *c)
+{
+    c->db->stats.wait_us += c->conn.worker->now_us - c->waiting_since_us;
+    set_state(c, CLIENT_ACTIVE);
+    conn_wake(&c->conn);
+}
+
+void client_on_server_lost(struct client *c, const char *reason, struct str error_frame)
+{
+    if (error_frame.len > 0)
+        client_fail_with(c, error_frame, reason);
+    else
+        client_fail(c, "08P01", "%s", reason);
+}
+
+void client_on_batch_done(struct client *c)
+{
+    struct server *s = c->server;
+    struct stats *stats = &c->db->stats;
+    uint64_t now = c->conn.worker->now_us;
+    enum pool_mode mode = pool_mode_of(c->pool);
+
+    stats->queries++;
+    stats->query_us += now - c->request_at_us;
+    c->request_at_us = now;
+    c->quiet_at_us = now;
+    if (s->tx_status == STATUS_IDLE && s->owed.count == 0) {
+        stats->xacts++;
+        stats->xact_us += now - c->xact_at_us;
+        c->xact_at_us = 0;
+    }
+    if (mode == POOL_MODE_STATEMENT && s->tx_status != STATUS_IDLE) {
+        client_fail(c, "08P01", "transaction blocks not allowed in statement pooling mode");
+        return;
+    }
+    if (mode != POOL_MODE_SESSION && c->lend == NULL && !c->lend_block && server_is_clean(s) &&
+        wire_reader_is_between(&c->reader)) {
+        client_statements_clear(&c->lend_portals, &c->conn.worker->statements);
+        forget_unnamed(c);
+        set_state(c, CLIENT_IDLE);
+        server_unlink(s, false);
+    } else {
+        if (c->has_deadlines)
+            client_update_timer(c);
+        if (c->lend != NULL && s->owed.count == 0)
+            lending_on_quiet(c);
+    }
+}
+
+void client_on_quiet(struct client *c)
+{
+    lending_on_quiet(c);
+}
+
+void client_on_request_mark(struct client *c)
+{
+    lending_complete(c);
+}
+
+void client_on_lend_done(struct client *c)
+{
+    conn_wake(&c->conn);
+}
+
+void client_on_installed(struct client *c, const struct err *e)
+{
+    c->install_wanted = false;
+    c->install_tried = true;
+    err_clear(&c->install_error);
+    if (e != NULL) {
+        err_set(&c->install_error, e->class, e->sqlstate, "%s", e->message);
+        if (e->detail != NULL)
+            err_detail(&c->install_error, "%s", e->detail);
+        if (e->hint != NULL)
+            err_hint(&c->install_error, "%s", e->hint);
+    }
+    conn_wake(&c->conn);
+}
+
+void client_on_cancel_while_waiting(struct client *c)
+{
+    pool_leave_queue(c->pool, c);
+    c->canceled = true;
+    set_state(c, CLIENT_IDLE);
+    conn_wake(&c->conn);
+}

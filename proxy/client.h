@@ -1,0 +1,133 @@
+/* One client connection.
+ *
+ *   STARTUP -> AUTH -> LOGIN_WAIT -> IDLE -> WAITING -> ACTIVE -> IDLE ...
+ *      |                              ^                   |
+ *      +-> CANCELING                  +-------------------+         any -> CLOSED
+ *      +-> CONSOLE (after AUTH)
+ *
+ * ACTIVE: linked to a server; messages are forwarded as they are but for what proxy/intercept.h and
+ * the prepared statements of transaction pooling need. While a lend_job runs, or is about to
+ * (`lend`), later messages of the client wait in its input.
+ */
+#ifndef PGTRICKLE_PROXY_CLIENT_H
+#define PGTRICKLE_PROXY_CLIENT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/list.h"
+#include "base/map.h"
+#include "protocol/reader.h"
+#include "proxy/admin.h"
+#include "proxy/conn.h"
+#include "proxy/params.h"
+#include "proxy/pool.h"
+#include "proxy/prepared.h"
+#include "proxy/timers.h"
+
+struct login;
+struct lending;
+struct cancel_request;
+
+enum client_state {
+    CLIENT_STARTUP,
+    CLIENT_AUTH,
+    CLIENT_LOGIN_WAIT, /* for the parameters of the pool's first server */
+    CLIENT_IDLE,
+    CLIENT_WAITING, /* for a server */
+    CLIENT_ACTIVE,
+    CLIENT_CONSOLE,
+    CLIENT_CANCELING, /* a CancelRequest */
+    CLIENT_CLOSED,
+};
+
+struct client {
+    struct conn conn; /* first */
+    struct list_node worker_node;
+    struct list_node pool_node;    /* pool.clients */
+    struct list_node wait_node;    /* pool.waiting, pool.login_waiting */
+    struct list_node install_node; /* database.views_waiting */
+    struct map_node cancel_node;
+    uint64_t id;
+    enum client_state state;
+    struct login *login; /* STARTUP, AUTH, LOGIN_WAIT */
+    struct database *db; /* NULL until known */
+    struct user *user;   /* who logged in */
+    char *database_name; /* as asked for; NULL before */
+    char *user_name;
+    struct pool *pool; /* LOGIN_WAIT and later */
+    struct server *server;
+    bool counted_db; /* in db->n_clients and user->n_clients */
+    bool counted_user;
+    bool counted; /* in proxy.n_clients */
+    unsigned char cancel_key[8];
+    bool has_cancel_key;
+    struct params params;
+    struct timer timer; /* the deadline that fits the state */
+    struct timer notify_timer;
+    uint64_t connected_at_us;
+    uint64_t request_at_us; /* first byte of the running request */
+    uint64_t xact_at_us;    /* start of the transaction; 0: none */
+    uint64_t waiting_since_us;
+    bool wait_notified;
+    /* Messages on their way to the server. */
+    struct wire_reader reader;
+    bool discards; /* the message that is streamed is dropped */
+    bool skips;    /* the pipeline failed: messages up to Sync are dropped */
+    bool canceled; /* in the queue: the message in front is answered with 57014 */
+    uint32_t next_serial;
+    struct map statements;   /* struct client_statement */
+    struct map lend_portals; /* struct client_statement: portals bound to stream-table statements */
+    struct lending *lend;    /* a job runs, or is about to */
+    bool lend_block; /* a job opened a transaction block: it is ended at the client's Sync */
+    bool lend_block_failed;
+    bool install_wanted;      /* waits for the SQL side to be installed */
+    bool install_tried;       /* for the message in front: go on whatever came of it */
+    struct err install_error; /* of that try */
+    struct cancel_request *cancel;
+    struct admin_session *admin;
+    bool has_deadlines;   /* some timeout for ACTIVE or IDLE is configured */
+    uint64_t quiet_at_us; /* ACTIVE: since when no reply is owed; IDLE: since when */
+};
+
+struct client *client_new(struct worker *w, const struct address *peer,
+                          const struct address *local);
+
+/* Ends it without a word to it; reason is logged. */
+void client_close(struct client *c, const char *reason);
+/* Ends it with a FATAL error whose message is the reason too. */
+void client_fail(struct client *c, const char *sqlstate, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Sends a frame as it is (a server's own error), then closes. */
+void client_fail_with(struct client *c, struct str frame, const char *reason);
+
+/* From the pool and the server. */
+void client_on_queued(struct client *c); /* WAITING */
+void client_on_linked(struct client *c); /* IN_USE: parameters are set */
+void client_on_server_lost(struct client *c, const char *reason, struct str error_frame);
+void client_on_parameters(struct client *c); /* LOGIN_WAIT: the pool knows its parameters now */
+/* A ReadyForQuery was forwarded and nothing is owed: the server may go back. */
+void client_on_batch_done(struct client *c);
+/* Nothing is owed any more: a lend_job that waited for it can start. */
+void client_on_quiet(struct client *c);
+/* A statement that was forwarded registered requests: they are completed before its ReadyForQuery,
+ * which the job emits. */
+void client_on_request_mark(struct client *c);
+/* A lend_job is over and its output handed on. */
+void client_on_lend_done(struct client *c);
+/* LEND_INSTALL for its database is over. */
+void client_on_installed(struct client *c, const struct err *e);
+/* A CancelRequest while it waits for a server. */
+void client_on_cancel_while_waiting(struct client *c);
+/* RELOAD, or a change of state: sets the deadline. */
+void client_update_timer(struct client *c);
+
+/* Login is over (proxy/login.h): the client is known to be `user`. */
+void client_on_authenticated(struct client *c);
+
+const char *client_state_name(const struct client *c);
+void client_log(struct client *c, enum log_level level, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+#endif

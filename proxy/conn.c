@@ -1,0 +1,170 @@
+#include "proxy/conn.h"
+
+#include "proxy/proxy.h"
+
+void conn_init(struct conn *c, struct worker *w, const struct conn_ops *ops)
+{
+    *c = (struct conn){ .ops = ops, .worker = w };
+}
+
+static void update_reading(struct conn *c)
+{
+    bool want = !c->closed && !c->paused && c->socket != NULL &&
+                (!c->held || bytequeue_len(&c->in) < CONN_HELD_MAX);
+
+    if (want != c->reading) {
+        c->reading = want;
+        if (c->socket != NULL)
+            c->worker->ops->read(c->worker->io, c, want);
+    }
+}
+
+void conn_connect(struct conn *c, const struct address *to)
+{
+    c->peer = *to;
+    c->worker->ops->connect(c->worker->io, c, to);
+}
+
+void conn_flush(struct conn *c)
+{
+    if (!c->closed && !list_node_is_linked(&c->send_node))
+        list_append(&c->worker->sends, &c->send_node);
+}
+
+void conn_send(struct conn *c, const void *bytes, size_t n)
+{
+    if (c->closed)
+        return;
+    bytequeue_put(&c->out, bytes, n);
+    conn_flush(c);
+}
+
+void conn_wake(struct conn *c)
+{
+    if (!c->closed && !list_node_is_linked(&c->wake_node))
+        list_append(&c->worker->wakes, &c->wake_node);
+}
+
+void conn_pause(struct conn *c, bool paused)
+{
+    if (c->paused == paused)
+        return;
+    c->paused = paused;
+    if (!paused)
+        conn_wake(c);
+    update_reading(c);
+}
+
+static void forget(struct conn *c)
+{
+    c->closed = true;
+    c->reading = false;
+    if (list_node_is_linked(&c->wake_node))
+        list_remove(&c->worker->wakes, &c->wake_node);
+    if (list_node_is_linked(&c->send_node))
+        list_remove(&c->worker->sends, &c->send_node);
+    list_append(&c->worker->dead, &c->dead_node);
+}
+
+void conn_close(struct conn *c)
+{
+    if (c->closed)
+        return;
+    struct str left = bytequeue_str(&c->out);
+    if (c->socket != NULL) {
+        if (left.len > 0)
+            c->worker->ops->send(c->worker->io, c, left.ptr, left.len);
+        c->worker->ops->close(c->worker->io, c);
+    }
+    forget(c);
+}
+
+void conn_run(struct conn *c)
+{
+    if (c->closed || c->paused)
+        return;
+    struct str bytes = bytequeue_str(&c->in);
+    c->held = false;
+    size_t used = c->ops->on_bytes(c, bytes);
+    if (c->closed)
+        return;
+    bytequeue_consume(&c->in, used);
+    bytequeue_trim(&c->in);
+    update_reading(c);
+}
+
+void conn_on_bytes(struct conn *c, const char *bytes, size_t n)
+{
+    c->n_received += n;
+    if (bytequeue_len(&c->in) > 0 || c->paused) {
+        bytequeue_put(&c->in, bytes, n);
+        if (!list_node_is_linked(&c->wake_node))
+            conn_run(c);
+        return;
+    }
+    c->held = false;
+    size_t used = c->ops->on_bytes(c, (struct str){ bytes, n });
+    if (c->closed)
+        return;
+    bytequeue_put(&c->in, bytes + used, n - used);
+    update_reading(c);
+}
+
+void conn_on_connected(struct conn *c)
+{
+    c->ops->on_connected(c);
+    if (!c->closed)
+        update_reading(c);
+}
+
+void conn_on_gone(struct conn *c, const char *reason)
+{
+    if (!c->closed)
+        c->ops->on_gone(c, reason);
+}
+
+static void send_queued(struct conn *c)
+{
+    struct str left = bytequeue_str(&c->out);
+
+    if (c->socket == NULL || left.len == 0)
+        return;
+    size_t n = c->worker->ops->send(c->worker->io, c, left.ptr, left.len);
+    c->n_sent += n;
+    bytequeue_consume(&c->out, n);
+    bytequeue_trim(&c->out);
+    if (c->was_full && bytequeue_len(&c->out) < CONN_OUT_LOW) {
+        c->was_full = false;
+        if (c->ops->on_room != NULL)
+            c->ops->on_room(c);
+    }
+}
+
+void conn_on_writable(struct conn *c)
+{
+    conn_flush(c);
+}
+
+void worker_settle(struct worker *w)
+{
+    struct list_node *n;
+
+    if (w->settling)
+        return;
+    w->settling = true;
+    for (;;) {
+        if ((n = list_pop(&w->wakes)) != NULL)
+            conn_run(LIST_ITEM(n, struct conn, wake_node));
+        else if ((n = list_pop(&w->sends)) != NULL)
+            send_queued(LIST_ITEM(n, struct conn, send_node));
+        else
+            break;
+    }
+    while ((n = list_pop(&w->dead)) != NULL) {
+        struct conn *c = LIST_ITEM(n, struct conn, dead_node);
+        bytequeue_free(&c->in);
+        bytequeue_free(&c->out);
+        c->ops->free(c);
+    }
+    w->settling = false;
+}

@@ -1,0 +1,135 @@
+/* One byte stream to a peer, and the world behind it.
+ *
+ * A conn is what a client, a server and a cancel request have in common: received bytes that are
+ * not yet understood, bytes to be sent, and flow control. It knows no socket. The world (proxy/io,
+ * or a test) is a struct io_ops: it delivers events with the conn_on_* functions below and carries
+ * out the wishes.
+ *
+ * Rules. The owner's on_bytes gets a borrowed slice and says how much of it is done with; the rest
+ * is kept and offered again when more arrives or after conn_wake. While on_bytes runs, no other
+ * on_bytes runs: conn_wake only queues, and worker_settle drains the queue. conn_send appends to
+ * `out`, which is handed to the world once per settling. A sender that would fill `out` beyond
+ * CONN_OUT_HIGH must be paused by its owner (conn_is_full); on_room tells when to go on.
+ * conn_close is final: the world forgets the conn at once, and its owner frees it in worker_settle.
+ */
+#ifndef PGTRICKLE_PROXY_CONN_H
+#define PGTRICKLE_PROXY_CONN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/bytequeue.h"
+#include "base/list.h"
+#include "base/str.h"
+
+struct worker;
+struct conn;
+struct io;
+
+#define CONN_READ_SIZE 32768 /* bytes taken from a socket at a time */
+#define CONN_OUT_HIGH 65536  /* the sender is paused above this */
+#define CONN_OUT_LOW 16384   /* and resumed below this */
+#define CONN_HELD_MAX 16384  /* bytes read ahead from a peer that has to wait */
+
+/* Where to connect to, or who it is. */
+struct address {
+    char host[256]; /* IP, name, or socket path (directory part for servers); "@..." abstract */
+    int port;
+    bool is_unix;
+    int unix_pid; /* accepted unix connections: the peer's process */
+    uid_t unix_uid;
+};
+
+struct conn_ops {
+    size_t (*on_bytes)(struct conn *c, struct str bytes);
+    void (*on_connected)(struct conn *c);
+    /* End of file (reason NULL), a reset, a failed connect. No more events follow. */
+    void (*on_gone)(struct conn *c, const char *reason);
+    void (*on_room)(struct conn *c);
+    void (*free)(struct conn *c); /* after conn_close, from worker_settle */
+};
+
+struct conn {
+    const struct conn_ops *ops;
+    struct worker *worker;
+    void *socket; /* the world's; NULL when not connected or lent */
+    struct bytequeue in;
+    struct bytequeue out;
+    struct address peer;
+    struct address local;
+    struct list_node wake_node;
+    struct list_node send_node;
+    struct list_node dead_node;
+    struct list_node lent_node; /* the world's */
+    uint64_t n_received;        /* bytes */
+    uint64_t n_sent;
+    bool paused;   /* the owner does not want to read */
+    bool held;     /* on_bytes left bytes because it has to wait, not because more are needed */
+    bool reading;  /* what the world was told */
+    bool was_full; /* on_room is owed */
+    bool closed;
+};
+
+/* Work on a helper thread. work() runs there; then done() runs on the worker that started it.
+ * progress() runs on the worker after the thread called io_ops.job_notify. */
+struct job {
+    void (*work)(struct job *j);
+    void (*progress)(struct job *j);
+    void (*done)(struct job *j);
+    struct worker *worker;
+    struct job *next; /* the world's, as the next */
+    int state;
+};
+
+struct io_ops {
+    /* Ends in conn_on_connected or conn_on_gone. May resolve a name. */
+    void (*connect)(struct io *io, struct conn *c, const struct address *to);
+    /* Sends what it can now; after a short write the world calls conn_on_writable when it can go
+     * on. A broken stream takes all bytes and is reported by conn_on_gone later. */
+    size_t (*send)(struct io *io, struct conn *c, const void *bytes, size_t n);
+    void (*read)(struct io *io, struct conn *c, bool on);
+    void (*close)(struct io *io, struct conn *c);
+    /* Takes the descriptor away from the world (no more events) and brings it back. */
+    int (*lend)(struct io *io, struct conn *c);
+    void (*take_back)(struct io *io, struct conn *c);
+    /* Ends the stream of a lent conn, so that a job that blocks on it returns. */
+    void (*shutdown)(struct io *io, struct conn *c);
+    void (*random)(struct io *io, void *bytes, size_t n);
+    void (*job_start)(struct io *io, struct job *j);
+    void (*job_notify)(struct io *io, struct job *j); /* thread-safe */
+    void (*stop)(struct io *io);                      /* leave the loop: the process ends */
+    void (*listen_stop)(struct io *io, bool tcp, bool unix_socket);
+};
+
+void conn_init(struct conn *c, struct worker *w, const struct conn_ops *ops);
+
+/* --- wishes of the owner --- */
+void conn_connect(struct conn *c, const struct address *to);
+void conn_send(struct conn *c, const void *bytes, size_t n);
+/* Hands what is queued to the world at the next settling, after writing to c->out directly. */
+void conn_flush(struct conn *c);
+void conn_wake(struct conn *c);
+void conn_pause(struct conn *c, bool paused);
+/* Too much waits to be sent: stop sending until on_room. */
+static inline bool conn_is_full(struct conn *c)
+{
+    if (bytequeue_len(&c->out) <= CONN_OUT_HIGH)
+        return false;
+    c->was_full = true;
+    return true;
+}
+/* What is queued is sent as far as the peer takes it at once; then the stream ends. */
+void conn_close(struct conn *c);
+
+/* Offers what was kept again; for worker_settle. */
+void conn_run(struct conn *c);
+
+/* --- events from the world; each must be followed by worker_settle --- */
+void conn_on_bytes(struct conn *c, const char *bytes, size_t n);
+void conn_on_connected(struct conn *c);
+void conn_on_gone(struct conn *c, const char *reason);
+void conn_on_writable(struct conn *c);
+
+#endif

@@ -1,0 +1,923 @@
+#include "proxy/io/loop.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <arpa/inet.h>
+
+#include "base/arena.h"
+#include "proxy/client.h"
+#include "proxy/io/jobs.h"
+#include "proxy/proxy.h"
+
+#define LISTENERS_MAX 32
+#define ACCEPT_PAUSE_MS 100 /* when descriptors have run out */
+
+struct listener {
+    struct io *io;
+    int fd;
+    bool is_unix;
+    struct event *event;
+};
+
+struct resolution;
+
+/* A conn's descriptor. */
+struct socket {
+    struct io *io;
+    struct conn *conn; /* NULL: closed while a name is looked up */
+    int fd;            /* -1: not yet */
+    struct event *read_event;
+    struct event *write_event;
+    bool connecting;
+    bool writing; /* waits to be writable */
+    bool broken;
+    struct resolution *resolution;
+    struct addrinfo *addresses; /* left to try */
+    struct addrinfo *all_addresses;
+};
+
+struct io {
+    struct event_base *base;
+    struct jobs *jobs;
+    struct event *jobs_event;
+    struct event *timer_event;
+    struct event *accept_event; /* goes on with accepting */
+    struct event *signal_events[8];
+    int n_signal_events;
+    struct listener listeners[LISTENERS_MAX];
+    int n_listeners;
+    char unix_path[sizeof(((struct sockaddr_un *)0)->sun_path)];
+    char lock_path[sizeof(((struct sockaddr_un *)0)->sun_path) + 8];
+    struct proxy *proxy;
+    uint64_t timer_at_us;
+    struct list lent; /* sockets whose descriptor a job has */
+    bool stopping;
+    char buffer[CONN_READ_SIZE];
+};
+
+uint64_t io_monotonic_us(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+int64_t io_wall_us(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (int64_t)t.tv_sec * 1000000 + (int64_t)t.tv_nsec / 1000;
+}
+
+/* Around every event: the clock before, settling and the next deadline after. */
+static void enter(struct io *io)
+{
+    io->proxy->worker->now_us = io_monotonic_us();
+}
+
+static void leave(struct io *io)
+{
+    struct worker *w = io->proxy->worker;
+
+    worker_settle(w);
+    uint64_t at = worker_next_timer(w);
+    if (at != io->timer_at_us) {
+        io->timer_at_us = at;
+        if (at == UINT64_MAX) {
+            event_del(io->timer_event);
+        } else {
+            uint64_t in = at > w->now_us ? at - w->now_us : 0;
+            struct timeval tv = { .tv_sec = (time_t)(in / 1000000),
+                                  .tv_usec = (suseconds_t)(in % 1000000) };
+            event_add(io->timer_event, &tv);
+        }
+    }
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *arg)
+{
+    struct io *io = arg;
+
+    (void)fd;
+    (void)what;
+    enter(io);
+    io->timer_at_us = UINT64_MAX;
+    worker_run_timers(io->proxy->worker);
+    leave(io);
+}
+
+/* ---- sockets ---------------------------------------------------------------------------- */
+
+static void set_address(struct address *a, const struct sockaddr_storage *sa, int unix_port)
+{
+    if (sa->ss_family == AF_INET) {
+        const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)sa;
+        inet_ntop(AF_INET, &in->sin_addr, a->host, sizeof(a->host));
+        a->port = ntohs(in->sin_port);
+    } else if (sa->ss_family == AF_INET6) {
+        const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)(const void *)sa;
+        inet_ntop(AF_INET6, &in->sin6_addr, a->host, sizeof(a->host));
+        a->port = ntohs(in->sin6_port);
+    } else {
+        a->is_unix = true;
+        a->port = unix_port;
+    }
+}
+
+static void set_options(struct io *io, int fd, bool is_unix)
+{
+    const struct config *c = io->proxy->config;
+    int one = 1;
+
+    if (c->tcp_socket_buffer > 0) {
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &c->tcp_socket_buffer, sizeof(int));
+        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &c->tcp_socket_buffer, sizeof(int));
+    }
+    if (is_unix)
+        return;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    if (c->tcp_keepalive) {
+        setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
+        if (c->tcp_keepcnt > 0)
+            setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &c->tcp_keepcnt, sizeof(int));
+        if (c->tcp_keepidle > 0)
+            setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &c->tcp_keepidle, sizeof(int));
+        if (c->tcp_keepintvl > 0)
+            setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &c->tcp_keepintvl, sizeof(int));
+    }
+    if (c->tcp_user_timeout > 0)
+        setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &c->tcp_user_timeout, sizeof(int));
+}
+
+static void socket_events_free(struct socket *s)
+{
+    if (s->read_event != NULL)
+        event_free(s->read_event);
+    if (s->write_event != NULL)
+        event_free(s->write_event);
+    s->read_event = s->write_event = NULL;
+}
+
+static void socket_free(struct socket *s)
+{
+    socket_events_free(s);
+    if (s->fd >= 0)
+        close(s->fd);
+    if (s->all_addresses != NULL)
+        freeaddrinfo(s->all_addresses);
+    free(s);
+}
+
+static void gone(struct socket *s, const char *reason)
+{
+    if (s->conn != NULL)
+        conn_on_gone(s->conn, reason);
+}
+
+static void on_readable(evutil_socket_t fd, short what, void *arg)
+{
+    struct socket *s = arg;
+    struct io *io = s->io;
+
+    (void)what;
+    enter(io);
+    ssize_t n = recv(fd, io->buffer, sizeof(io->buffer), 0);
+    if (n > 0)
+        conn_on_bytes(s->conn, io->buffer, (size_t)n);
+    else if (n == 0)
+        gone(s, NULL);
+    else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
+        gone(s, strerror(errno));
+    leave(io);
+}
+
+static void connect_next(struct socket *s);
+
+static void on_writable(evutil_socket_t fd, short what, void *arg)
+{
+    struct socket *s = arg;
+    struct io *io = s->io;
+
+    (void)what;
+    enter(io);
+    if (s->connecting) {
+        int error = 0;
+        socklen_t len = sizeof(error);
+        getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len);
+        s->connecting = false;
+        if (error != 0 && s->addresses != NULL) {
+            socket_events_free(s);
+            close(s->fd);
+            s->fd = -1;
+            connect_next(s);
+        } else if (error != 0) {
+            gone(s, strerror(error));
+        } else {
+            struct sockaddr_storage sa;
+            len = sizeof(sa);
+            if (getsockname(fd, (struct sockaddr *)&sa, &len) == 0)
+                set_address(&s->conn->local, &sa, s->conn->peer.port);
+            conn_on_connected(s->conn);
+        }
+    } else if (s->broken) {
+        gone(s, "connection reset by peer");
+    } else {
+        s->writing = false;
+        conn_on_writable(s->conn);
+    }
+    leave(io);
+}
+
+static void socket_attach(struct socket *s)
+{
+    s->read_event = event_new(s->io->base, s->fd, EV_READ | EV_PERSIST, on_readable, s);
+    s->write_event = event_new(s->io->base, s->fd, EV_WRITE, on_writable, s);
+}
+
+static void start_connect(struct socket *s, const struct sockaddr *sa, socklen_t len)
+{
+    s->fd = socket(sa->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (s->fd < 0) {
+        s->broken = true;
+        return;
+    }
+    set_options(s->io, s->fd, sa->sa_family == AF_UNIX);
+    int rc = connect(s->fd, sa, len);
+    /* The outcome, good or bad, is told by the loop: never from inside the wish. */
+    if (rc < 0 && errno != EINPROGRESS) {
+        int error = errno;
+        close(s->fd);
+        s->fd = -1;
+        s->broken = true;
+        errno = error;
+        return;
+    }
+    s->connecting = true;
+    socket_attach(s);
+    event_add(s->write_event, NULL);
+}
+
+/* A connect that failed at once is reported from the loop. */
+struct failed_connect {
+    struct job job; /* first */
+    struct socket *socket;
+    char reason[128];
+};
+
+static void nothing(struct job *j)
+{
+    (void)j;
+}
+
+static void failed_done(struct job *j)
+{
+    struct failed_connect *f = (struct failed_connect *)(void *)j;
+    struct socket *s = f->socket;
+
+    s->resolution = NULL;
+    if (s->conn == NULL)
+        socket_free(s);
+    else
+        gone(s, f->reason);
+    free(f);
+}
+
+static void fail_later(struct socket *s, const char *reason)
+{
+    struct failed_connect *f = mem_alloc(sizeof(*f));
+
+    f->job = (struct job){ .work = nothing, .done = failed_done };
+    f->socket = s;
+    snprintf(f->reason, sizeof(f->reason), "%s", reason);
+    s->resolution = (struct resolution *)(void *)f; /* keeps the socket until then */
+    jobs_start(s->io->jobs, &f->job);
+}
+
+static void connect_next(struct socket *s)
+{
+    int error = EADDRNOTAVAIL;
+
+    while (s->addresses != NULL) {
+        struct addrinfo *ai = s->addresses;
+        s->addresses = ai->ai_next;
+        s->broken = false;
+        start_connect(s, ai->ai_addr, ai->ai_addrlen);
+        if (!s->broken)
+            return;
+        error = errno;
+    }
+    s->broken = false;
+    fail_later(s, strerror(error));
+}
+
+/* A name is looked up on a helper thread. */
+struct resolution {
+    struct job job; /* first */
+    struct socket *socket;
+    char host[256];
+    char port[16];
+    int rc;
+    struct addrinfo *result;
+};
+
+static void resolve_work(struct job *j)
+{
+    struct resolution *r = (struct resolution *)(void *)j;
+    struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV };
+
+    r->rc = getaddrinfo(r->host, r->port, &hints, &r->result);
+}
+
+static void resolve_done(struct job *j)
+{
+    struct resolution *r = (struct resolution *)(void *)j;
+    struct socket *s = r->socket;
+
+    s->resolution = NULL;
+    s->all_addresses = s->addresses = r->rc == 0 ? r->result : NULL;
+    if (s->conn == NULL) {
+        socket_free(s);
+    } else if (r->rc != 0) {
+        gone(s, "server DNS lookup failed");
+    } else {
+        struct sockaddr_storage sa = { 0 };
+        memcpy(&sa, s->addresses->ai_addr, s->addresses->ai_addrlen);
+        set_address(&s->conn->peer, &sa, 0);
+        connect_next(s);
+    }
+    free(r);
+}
+
+static socklen_t unix_address(struct sockaddr_un *un, const char *dir, int port)
+{
+    char path[300];
+
+    snprintf(path, sizeof(path), "%s/.s.PGSQL.%d", dir, port);
+    *un = (struct sockaddr_un){ .sun_family = AF_UNIX };
+    size_t len = strlen(path);
+    if (len >= sizeof(un->sun_path))
+        return 0;
+    memcpy(un->sun_path, path, len + 1);
+    if (path[0] == '@') {
+        un->sun_path[0] = '\0';
+        return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len);
+    }
+    return sizeof(*un);
+}
+
+static void op_connect(struct io *io, struct conn *c, const struct address *to)
+{
+    struct socket *s = mem_alloc(sizeof(*s));
+    struct sockaddr_storage sa = { 0 };
+    struct sockaddr_in *in = (struct sockaddr_in *)(void *)&sa;
+    struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)(void *)&sa;
+    socklen_t len = 0;
+
+    s->io = io;
+    s->conn = c;
+    s->fd = -1;
+    c->socket = s;
+    if (to->is_unix) {
+        len = unix_address((struct sockaddr_un *)(void *)&sa, to->host, to->port);
+        if (len == 0) {
+            fail_later(s, "path of the unix socket is too long");
+            return;
+        }
+    } else if (inet_pton(AF_INET, to->host, &in->sin_addr) == 1) {
+        in->sin_family = AF_INET;
+        in->sin_port = htons((uint16_t)to->port);
+        len = sizeof(*in);
+    } else if (inet_pton(AF_INET6, to->host, &in6->sin6_addr) == 1) {
+        in6->sin6_family = AF_INET6;
+        in6->sin6_port = htons((uint16_t)to->port);
+        len = sizeof(*in6);
+    } else {
+        struct resolution *r = mem_alloc(sizeof(*r));
+        r->job = (struct job){ .work = resolve_work, .done = resolve_done };
+        r->socket = s;
+        snprintf(r->host, sizeof(r->host), "%s", to->host);
+        snprintf(r->port, sizeof(r->port), "%d", to->port);
+        s->resolution = r;
+        jobs_start(io->jobs, &r->job);
+        return;
+    }
+    start_connect(s, (struct sockaddr *)&sa, len);
+    if (s->broken) {
+        s->broken = false;
+        fail_later(s, strerror(errno));
+    }
+}
+
+static size_t op_send(struct io *io, struct conn *c, const void *bytes, size_t n)
+{
+    struct socket *s = c->socket;
+
+    (void)io;
+    if (s->broken)
+        return n;
+    if (s->fd < 0 || s->connecting || s->writing)
+        return 0;
+    ssize_t sent = send(s->fd, bytes, n, MSG_NOSIGNAL);
+    if (sent < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) {
+        /* What the peer said before it went is still to be read: the end is noticed there, or here
+         * when nobody reads. */
+        s->broken = true;
+        if (!c->reading)
+            event_add(s->write_event, NULL);
+        return n;
+    }
+    if (sent < 0)
+        sent = 0;
+    if ((size_t)sent < n) {
+        s->writing = true;
+        event_add(s->write_event, NULL);
+    }
+    return (size_t)sent;
+}
+
+static void op_read(struct io *io, struct conn *c, bool on)
+{
+    struct socket *s = c->socket;
+
+    (void)io;
+    if (s->read_event == NULL)
+        return;
+    if (on)
+        event_add(s->read_event, NULL);
+    else
+        event_del(s->read_event);
+}
+
+static void op_close(struct io *io, struct conn *c)
+{
+    struct socket *s = c->socket;
+    char drain[4096];
+    ssize_t n;
+
+    (void)io;
+    c->socket = NULL;
+    s->conn = NULL;
+    socket_events_free(s);
+    if (s->fd >= 0 && !s->connecting) {
+        /* Unread input would turn our last words into a reset. */
+        shutdown(s->fd, SHUT_WR);
+        for (int i = 0; i < 16 && (n = recv(s->fd, drain, sizeof(drain), MSG_DONTWAIT)) > 0; i++)
+            ;
+    }
+    if (s->resolution == NULL)
+        socket_free(s);
+}
+
+static int op_lend(struct io *io, struct conn *c)
+{
+    struct socket *s = c->socket;
+
+    event_del(s->read_event);
+    event_del(s->write_event);
+    list_append(&io->lent, &c->lent_node);
+    return s->fd;
+}
+
+static void op_take_back(struct io *io, struct conn *c)
+{
+    struct socket *s = c->socket;
+
+    list_remove(&io->lent, &c->lent_node);
+    fcntl(s->fd, F_SETFL, fcntl(s->fd, F_GETFL) | O_NONBLOCK);
+    s->writing = false;
+    if (c->reading)
+        event_add(s->read_event, NULL);
+    if (bytequeue_len(&c->out) > 0)
+        event_add(s->write_event, NULL);
+}
+
+static void op_shutdown(struct io *io, struct conn *c)
+{
+    struct socket *s = c->socket;
+
+    (void)io;
+    shutdown(s->fd, SHUT_RDWR);
+}
+
+static void op_random(struct io *io, void *bytes, size_t n)
+{
+    char *at = bytes;
+
+    (void)io;
+    while (n > 0) {
+        ssize_t got = getrandom(at, n, 0);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            abort(); /* without randomness no login is safe */
+        at += got;
+        n -= (size_t)got;
+    }
+}
+
+static void op_job_start(struct io *io, struct job *j)
+{
+    jobs_start(io->jobs, j);
+}
+
+static void op_job_notify(struct io *io, struct job *j)
+{
+    jobs_notify(io->jobs, j);
+}
+
+static void op_stop(struct io *io)
+{
+    io->stopping = true;
+    event_base_loopbreak(io->base);
+}
+
+static void listener_close(struct listener *l)
+{
+    event_free(l->event);
+    close(l->fd);
+}
+
+static void op_listen_stop(struct io *io, bool tcp, bool unix_socket)
+{
+    int kept = 0;
+
+    for (int i = 0; i < io->n_listeners; i++) {
+        struct listener *l = &io->listeners[i];
+        if (l->is_unix ? unix_socket : tcp) {
+            listener_close(l);
+            l->event = NULL;
+        }
+    }
+    /* Listeners are the argument of their events: they stay where they are. */
+    for (int i = 0; i < io->n_listeners; i++)
+        if (io->listeners[i].event != NULL)
+            kept = i + 1;
+    io->n_listeners = kept;
+}
+
+const struct io_ops *io_ops_real(void)
+{
+    static const struct io_ops ops = {
+        .connect = op_connect,
+        .send = op_send,
+        .read = op_read,
+        .close = op_close,
+        .lend = op_lend,
+        .take_back = op_take_back,
+        .shutdown = op_shutdown,
+        .random = op_random,
+        .job_start = op_job_start,
+        .job_notify = op_job_notify,
+        .stop = op_stop,
+        .listen_stop = op_listen_stop,
+    };
+
+    return &ops;
+}
+
+/* ---- listening -------------------------------------------------------------------------- */
+
+static void on_accept(evutil_socket_t fd, short what, void *arg)
+{
+    struct listener *l = arg;
+    struct io *io = l->io;
+
+    (void)what;
+    enter(io);
+    for (int i = 0; i < 64; i++) {
+        struct sockaddr_storage sa = { 0 };
+        socklen_t len = sizeof(sa);
+        struct address peer = { 0 }, local = { 0 };
+        int client_fd = accept4(fd, (struct sockaddr *)&sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (client_fd < 0) {
+            if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+                struct timeval tv = { .tv_usec = ACCEPT_PAUSE_MS * 1000 };
+                log_line(io->proxy->log, LEVEL_ERROR, "accept() failed: %s", strerror(errno));
+                for (int k = 0; k < io->n_listeners; k++)
+                    if (io->listeners[k].event != NULL)
+                        event_del(io->listeners[k].event);
+                event_add(io->accept_event, &tv);
+            }
+            break;
+        }
+        set_options(io, client_fd, l->is_unix);
+        set_address(&peer, &sa, io->proxy->config->listen_port);
+        len = sizeof(sa);
+        if (getsockname(client_fd, (struct sockaddr *)&sa, &len) == 0)
+            set_address(&local, &sa, io->proxy->config->listen_port);
+        if (l->is_unix) {
+            struct ucred cred;
+            len = sizeof(cred);
+            peer.unix_uid = (uid_t)-1;
+            if (getsockopt(client_fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0) {
+                peer.unix_pid = cred.pid;
+                peer.unix_uid = cred.uid;
+            }
+        }
+        struct socket *s = mem_alloc(sizeof(*s));
+        struct client *c = client_new(io->proxy->worker, &peer, &local);
+        s->io = io;
+        s->conn = &c->conn;
+        s->fd = client_fd;
+        c->conn.socket = s;
+        socket_attach(s);
+        c->conn.reading = true;
+        event_add(s->read_event, NULL);
+    }
+    leave(io);
+}
+
+static void on_accept_again(evutil_socket_t fd, short what, void *arg)
+{
+    struct io *io = arg;
+
+    (void)fd;
+    (void)what;
+    for (int i = 0; i < io->n_listeners; i++)
+        if (io->listeners[i].event != NULL)
+            event_add(io->listeners[i].event, NULL);
+}
+
+static bool add_listener(struct io *io, int fd, bool is_unix, int backlog, struct err *e)
+{
+    if (io->n_listeners == LISTENERS_MAX || listen(fd, backlog) < 0) {
+        close(fd);
+        return err_set(e, ERR_RESOURCE, "", "cannot listen: %s", strerror(errno));
+    }
+    struct listener *l = &io->listeners[io->n_listeners++];
+    *l = (struct listener){ .io = io, .fd = fd, .is_unix = is_unix };
+    l->event = event_new(io->base, fd, EV_READ | EV_PERSIST, on_accept, l);
+    event_add(l->event, NULL);
+    return true;
+}
+
+static bool listen_tcp(struct io *io, const struct config *c, struct str host, struct err *e)
+{
+    struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE };
+    struct addrinfo *list;
+    char name[256], port[16];
+    bool any = str_equal(host, STR("*"));
+    int one = 1;
+    bool ok = true;
+
+    snprintf(name, sizeof(name), STR_FMT, STR_ARG(host));
+    snprintf(port, sizeof(port), "%d", c->listen_port);
+    int rc = getaddrinfo(any ? NULL : name, port, &hints, &list);
+    if (rc != 0)
+        return err_set(e, ERR_CONFIG, "", "listen_addr %s: %s", name, gai_strerror(rc));
+    for (struct addrinfo *ai = list; ai != NULL && ok; ai = ai->ai_next) {
+        int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        if (fd < 0) {
+            if (any && errno == EAFNOSUPPORT)
+                continue;
+            ok = err_set(e, ERR_RESOURCE, "", "socket: %s", strerror(errno));
+            break;
+        }
+        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+        if (c->so_reuseport)
+            setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one));
+        if (ai->ai_family == AF_INET6)
+            setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
+        if (bind(fd, ai->ai_addr, ai->ai_addrlen) < 0) {
+            ok = err_set(e, ERR_RESOURCE, "", "cannot listen on %s:%d: %s", any ? "*" : name,
+                         c->listen_port, strerror(errno));
+            close(fd);
+            break;
+        }
+        /* A client that speaks first wakes nobody before it did. */
+        if (c->tcp_defer_accept) {
+            int seconds = 45;
+            setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds, sizeof(seconds));
+        }
+        ok = add_listener(io, fd, false, c->listen_backlog, e);
+    }
+    freeaddrinfo(list);
+    return ok;
+}
+
+static bool socket_answers(const struct sockaddr_un *un, socklen_t len)
+{
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool answers = fd >= 0 && connect(fd, (const struct sockaddr *)un, len) == 0;
+
+    if (fd >= 0)
+        close(fd);
+    return answers;
+}
+
+static bool listen_unix(struct io *io, const struct config *c, struct err *e)
+{
+    struct sockaddr_un un;
+    socklen_t len = unix_address(&un, c->unix_socket_dir, c->listen_port);
+    bool abstract = c->unix_socket_dir[0] == '@';
+
+    if (len == 0)
+        return err_set(e, ERR_CONFIG, "", "unix_socket_dir is too long");
+    if (socket_answers(&un, len))
+        return err_set(e, ERR_RESOURCE, "", "unix port %d is in use", c->listen_port);
+    if (!abstract)
+        unlink(un.sun_path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return err_set(e, ERR_RESOURCE, "", "socket: %s", strerror(errno));
+    if (bind(fd, (struct sockaddr *)&un, len) < 0) {
+        close(fd);
+        return err_set(e, ERR_RESOURCE, "", "cannot listen on unix socket in %s: %s",
+                       c->unix_socket_dir, strerror(errno));
+    }
+    if (!abstract) {
+        snprintf(io->unix_path, sizeof(io->unix_path), "%s", un.sun_path);
+        if (c->unix_socket_group[0] != '\0') {
+            struct group *g = getgrnam(c->unix_socket_group);
+            if (g == NULL || chown(un.sun_path, (uid_t)-1, g->gr_gid) < 0) {
+                close(fd);
+                return err_set(e, ERR_CONFIG, "", "unix_socket_group %s: %s", c->unix_socket_group,
+                               g == NULL ? "no such group" : strerror(errno));
+            }
+        }
+        if (chmod(un.sun_path, (mode_t)c->unix_socket_mode) < 0) {
+            close(fd);
+            return err_set(e, ERR_CONFIG, "", "unix_socket_mode: %s", strerror(errno));
+        }
+    }
+    return add_listener(io, fd, true, c->listen_backlog, e);
+}
+
+bool io_listen(struct io *io, const struct config *c, struct err *e)
+{
+    struct str rest = str_from(c->listen_addr);
+
+    while (rest.len > 0) {
+        ptrdiff_t comma = str_find(rest, STR(","));
+        size_t len = comma < 0 ? rest.len : (size_t)comma;
+        struct str host = str_trim((struct str){ rest.ptr, len });
+        if (host.len > 0 && !listen_tcp(io, c, host, e))
+            return false;
+        rest.ptr += comma < 0 ? len : len + 1;
+        rest.len -= comma < 0 ? len : len + 1;
+    }
+    if (c->unix_socket_dir[0] != '\0' && !listen_unix(io, c, e))
+        return false;
+    if (io->n_listeners == 0)
+        return err_set(e, ERR_CONFIG, "", "nothing to listen on");
+    return true;
+}
+
+void io_listen_close(struct io *io)
+{
+    op_listen_stop(io, true, true);
+    if (io->unix_path[0] != '\0')
+        unlink(io->unix_path);
+    io->unix_path[0] = '\0';
+}
+
+/* ---- the loop --------------------------------------------------------------------------- */
+
+static void on_jobs(evutil_socket_t fd, short what, void *arg)
+{
+    struct io *io = arg;
+
+    (void)fd;
+    (void)what;
+    enter(io);
+    jobs_deliver(io->jobs);
+    leave(io);
+}
+
+static void on_signal(evutil_socket_t sig, short what, void *arg)
+{
+    struct io *io = arg;
+    struct proxy *p = io->proxy;
+    struct err e = { 0 };
+
+    (void)what;
+    enter(io);
+    switch (sig) {
+    case SIGHUP:
+        log_line(p->log, LEVEL_LOG, "got SIGHUP, re-reading config");
+        proxy_reload(p, &e);
+        if (err_is_set(&e))
+            log_line(p->log, LEVEL_ERROR, "%s", e.message);
+        err_clear(&e);
+        break;
+    case SIGTERM:
+        if (p->shutdown != SHUTDOWN_NONE) {
+            log_line(p->log, LEVEL_LOG, "got SIGTERM while shutting down, fast exit");
+            proxy_shutdown(p, SHUTDOWN_NOW);
+        } else {
+            log_line(p->log, LEVEL_LOG,
+                     "got SIGTERM, shutting down, waiting for all clients disconnect");
+            proxy_shutdown(p, SHUTDOWN_WAIT_FOR_CLIENTS);
+        }
+        break;
+    case SIGINT:
+        if (p->shutdown != SHUTDOWN_NONE) {
+            log_line(p->log, LEVEL_LOG, "got SIGINT while shutting down, fast exit");
+            proxy_shutdown(p, SHUTDOWN_NOW);
+        } else {
+            log_line(p->log, LEVEL_LOG,
+                     "got SIGINT, shutting down, waiting for all servers connections to be "
+                     "released");
+            proxy_shutdown(p, SHUTDOWN_WAIT_FOR_SERVERS);
+        }
+        break;
+    case SIGQUIT:
+        log_line(p->log, LEVEL_LOG, "got SIGQUIT, fast exit");
+        proxy_shutdown(p, SHUTDOWN_NOW);
+        break;
+    case SIGUSR1:
+        log_line(p->log, LEVEL_LOG, "got SIGUSR1, pausing all activity");
+        proxy_pause(p, NULL);
+        break;
+    case SIGUSR2:
+        if (p->shutdown != SHUTDOWN_NONE) {
+            log_line(p->log, LEVEL_LOG, "got SIGUSR2 while shutting down, ignoring");
+        } else {
+            log_line(p->log, LEVEL_LOG, "got SIGUSR2, continuing from SUSPEND/PAUSE");
+            proxy_resume(p, NULL);
+        }
+        break;
+    default:
+        break;
+    }
+    leave(io);
+}
+
+struct io *io_new(struct err *e)
+{
+    struct io *io = mem_alloc(sizeof(*io));
+
+    io->base = event_base_new();
+    if (io->base == NULL) {
+        free(io);
+        err_set(e, ERR_RESOURCE, "", "no event loop: %s", strerror(errno));
+        return NULL;
+    }
+    io->jobs = jobs_new();
+    io->jobs_event = event_new(io->base, jobs_fd(io->jobs), EV_READ | EV_PERSIST, on_jobs, io);
+    event_add(io->jobs_event, NULL);
+    io->timer_event = event_new(io->base, -1, 0, on_timer, io);
+    io->accept_event = event_new(io->base, -1, 0, on_accept_again, io);
+    io->timer_at_us = UINT64_MAX;
+    list_init(&io->lent);
+    return io;
+}
+
+void io_run(struct io *io, struct proxy *p)
+{
+    static const int signals[] = { SIGHUP, SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2 };
+
+    io->proxy = p;
+    signal(SIGPIPE, SIG_IGN);
+    for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
+        struct event *ev = evsignal_new(io->base, signals[i], on_signal, io);
+        event_add(ev, NULL);
+        io->signal_events[io->n_signal_events++] = ev;
+    }
+    enter(io);
+    leave(io);
+    if (!io->stopping)
+        event_base_dispatch(io->base);
+}
+
+void io_finish_jobs(struct io *io)
+{
+    while (jobs_running(io->jobs) > 0) {
+        LIST_FOREACH(&io->lent, n)
+        op_shutdown(io, LIST_ITEM(n, struct conn, lent_node));
+        event_base_loop(io->base, EVLOOP_ONCE);
+    }
+}
+
+void io_free(struct io *io)
+{
+    io_listen_close(io);
+    for (int i = 0; i < io->n_signal_events; i++)
+        event_free(io->signal_events[i]);
+    event_free(io->jobs_event);
+    event_free(io->timer_event);
+    event_free(io->accept_event);
+    jobs_free(io->jobs);
+    event_base_free(io->base);
+    free(io);
+}

@@ -1,0 +1,38 @@
+/* The world behind the core: libevent, sockets, signals, helper threads.
+ *
+ * The only folder of the daemon with system calls on connections. A struct io is one event loop; it
+ * carries out the wishes of struct io_ops (proxy/conn.h) and turns readiness, signals and finished
+ * jobs into events of the core, each followed by worker_settle.
+ */
+#ifndef PGTRICKLE_PROXY_IO_LOOP_H
+#define PGTRICKLE_PROXY_IO_LOOP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "proxy/config.h"
+#include "proxy/conn.h"
+
+struct proxy;
+
+const struct io_ops *io_ops_real(void);
+
+struct io *io_new(struct err *e);
+void io_free(struct io *io);
+
+uint64_t io_monotonic_us(void);
+int64_t io_wall_us(void);
+
+/* Listens as the configuration says. Must be called before privileges are dropped. */
+bool io_listen(struct io *io, const struct config *config, struct err *e);
+/* Removes the unix socket; closes all listeners. */
+void io_listen_close(struct io *io);
+
+/* Runs until io_ops.stop. */
+void io_run(struct io *io, struct proxy *p);
+
+/* Waits until no job runs; connections that jobs hold are ended so that they return. */
+void io_finish_jobs(struct io *io);
+
+#endif

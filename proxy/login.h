@@ -1,0 +1,26 @@
+/* Who may enter, as whom: the client's startup and authentication, and our own login to a server.
+ *
+ * Methods for clients are those of auth_type; secrets come from auth_file. A user that does not
+ * exist is taken through the same exchange as one with a wrong password.
+ */
+#ifndef PGTRICKLE_PROXY_LOGIN_H
+#define PGTRICKLE_PROXY_LOGIN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/err.h"
+#include "base/str.h"
+
+struct client;
+struct login;
+struct server;
+
+/* CLIENT_STARTUP and CLIENT_AUTH: takes what it can use; may close the client or move it on. */
+size_t login_on_bytes(struct client *c, struct str bytes);
+void login_free(struct login *l);
+
+/* An Authentication message of the server: queues the answer. False and *e when there is none. */
+bool login_answer_server(struct server *s, struct str body, struct err *e);
+
+#endif

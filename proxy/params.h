@@ -1,0 +1,58 @@
+/* Session parameters that follow the client.
+ *
+ * PostgreSQL reports some parameters (ParameterStatus). In transaction pooling a client must find
+ * "its" values on whatever server it is linked to: they are kept per client and per server,
+ * compared at the link, and the differences are SET. Values are shared and reference counted: a
+ * thousand clients with the same six values hold six strings. Parameters that PostgreSQL does not
+ * report can't be followed.
+ */
+#ifndef PGTRICKLE_PROXY_PARAMS_H
+#define PGTRICKLE_PROXY_PARAMS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/str.h"
+#include "base/text.h"
+
+#define PARAMS_MAX 32
+
+/* Which names are followed: the fixed ones and track_extra_parameters. */
+struct params_names {
+    int count;
+    char *name[PARAMS_MAX];
+};
+
+/* The fixed ones keep their place. */
+enum {
+    PARAM_CLIENT_ENCODING,
+    PARAM_DATESTYLE,
+    PARAM_TIMEZONE,
+    PARAM_STANDARD_CONFORMING_STRINGS,
+    PARAM_APPLICATION_NAME,
+};
+
+struct param_value; /* a shared string */
+
+struct params {
+    struct param_value *value[PARAMS_MAX]; /* NULL: unknown */
+};
+
+/* extra: comma list, as track_extra_parameters. */
+void params_names_init(struct params_names *n, const char *extra);
+void params_names_free(struct params_names *n);
+/* The index, or -1. Names are compared without case. */
+int params_find(const struct params_names *n, struct str name);
+
+void params_clear(struct params *p);
+void params_set(struct params *p, int i, struct str value);
+const char *params_get(const struct params *p, int i); /* NULL when unknown */
+void params_share(struct params *to, const struct params *from, int i);
+void params_fill_unset(struct params *to, const struct params *from);
+
+/* Appends "SET name='value';" for each of the client's known values that differs from the server's,
+ * and marks it in *changed. False when there is none. */
+bool params_differences(const struct params_names *n, const struct params *client,
+                        const struct params *server, struct text *sql, unsigned *changed);
+
+#endif

@@ -1,0 +1,83 @@
+/* A pool: the server connections of one (database entry, server-side user), and who waits for one.
+ *
+ * The pool decides when a server is linked to a client, opened, probed, reset, closed. What may be
+ * decided from numbers alone is in proxy/pool_policy.h. A waiter is served by the event that frees
+ * a server (pool_serve), never by a sweep.
+ */
+#ifndef PGTRICKLE_PROXY_POOL_H
+#define PGTRICKLE_PROXY_POOL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/list.h"
+#include "base/text.h"
+#include "proxy/config.h"
+#include "proxy/params.h"
+#include "proxy/proxy.h"
+#include "proxy/timers.h"
+
+struct pool {
+    struct list_node database_node; /* database.pools */
+    struct worker *worker;
+    struct database *db;
+    struct user *user; /* who logs in to the server */
+    bool user_is_forced;
+    struct list idle;          /* struct server.pool_node, as the next; most recently used last */
+    struct list active;        /* linked to a client */
+    struct list busy;          /* reset, probe, SERVER_BEING_CANCELED: owned by the pool */
+    struct list opening;       /* connecting or logging in */
+    struct list clients;       /* struct client.pool_node: logged in */
+    struct list waiting;       /* struct client.wait_node: wait for a server, FIFO */
+    struct list login_waiting; /* struct client.wait_node: wait for the first parameters */
+    struct list cancels;       /* struct cancel_request.pool_node: in flight or waiting */
+    /* What a server said at login, replayed to clients. */
+    bool has_parameters;
+    struct params parameters; /* the followed ones */
+    struct text welcome;      /* ParameterStatus frames of all others */
+    int server_version;       /* 150020 */
+    /* After a failure. */
+    bool last_login_failed;
+    bool last_connect_failed;
+    uint64_t failed_at_us;
+    struct text login_error; /* ErrorResponse frame of the server, or empty */
+    struct text login_error_message;
+    struct timer retry_timer;
+    uint64_t idle_since_us; /* no clients, no servers; 0: in use */
+    uint64_t last_lifetime_close_us;
+    bool serving; /* inside pool_serve */
+    bool serve_again;
+};
+
+/* The pool of (db, user); made when it is new. */
+struct pool *pool_get(struct worker *w, struct database *db, struct user *user,
+                      bool user_is_forced);
+void pool_free(struct pool *p); /* must be empty */
+
+enum pool_mode pool_mode_of(const struct pool *p);
+int pool_server_count(const struct pool *p); /* cancels in flight excluded */
+
+/* A client needs a server: links one now, or queues the client and opens one. */
+void pool_checkout(struct pool *p, struct client *c);
+/* The client leaves the queue. */
+void pool_leave_queue(struct pool *p, struct client *c);
+/* Serves waiters with idle servers; opens servers as far as limits go. */
+void pool_serve(struct pool *p);
+
+/* From the server's machine. */
+void pool_on_server_ready(struct pool *p, struct server *s); /* logged in, or free again */
+void pool_on_login_failed(struct pool *p, struct server *s, bool connected, struct str frame,
+                          struct str message);
+void pool_on_server_closed(struct pool *p);
+
+/* The server's login brought these. */
+void pool_learn_parameters(struct pool *p, struct server *s);
+/* The last attempt to log in failed, nothing is connected and the next one is not due yet. */
+bool pool_fails_fast(const struct pool *p);
+
+/* Closes idle servers beyond lifetime or idle time; keeps min_pool_size. */
+void pool_upkeep(struct pool *p);
+/* Marks all servers to be closed when free; idle ones are closed now. */
+void pool_retire_servers(struct pool *p, const char *reason);
+
+#endif

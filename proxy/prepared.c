@@ -1,0 +1,223 @@
+#include "proxy/prepared.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/arena.h"
+
+void statement_table_init(struct statement_table *t)
+{
+    map_init(&t->map);
+    t->next_number = 1;
+}
+
+static void statement_free(struct statement *s)
+{
+    free(s->body);
+    free(s);
+}
+
+void statement_table_free(struct statement_table *t)
+{
+    for (struct map_node *n; (n = map_any(&t->map)) != NULL;) {
+        map_remove(&t->map, n);
+        statement_free(MAP_ITEM(n, struct statement, node));
+    }
+    map_free(&t->map);
+}
+
+struct statement *statement_get(struct statement_table *t, struct str body)
+{
+    uint64_t hash = str_hash(body);
+
+    for (struct map_node *n = map_first(&t->map, hash); n != NULL; n = map_next_same(n)) {
+        struct statement *s = MAP_ITEM(n, struct statement, node);
+        if (str_equal((struct str){ s->body, s->body_len }, body))
+            return statement_ref(s);
+    }
+    struct statement *s = mem_alloc(sizeof(*s));
+    s->number = t->next_number++;
+    snprintf(s->name, sizeof(s->name), "PGTRICKLE_%" PRIu64, s->number);
+    s->refs = 1;
+    s->body = mem_alloc(body.len);
+    memcpy(s->body, body.ptr, body.len);
+    s->body_len = body.len;
+    map_insert(&t->map, &s->node, hash);
+    return s;
+}
+
+struct statement *statement_ref(struct statement *s)
+{
+    s->refs++;
+    return s;
+}
+
+void statement_unref(struct statement_table *t, struct statement *s)
+{
+    if (--s->refs == 0) {
+        map_remove(&t->map, &s->node);
+        statement_free(s);
+    }
+}
+
+struct lend_info *lend_info_new(struct str text, const char *tag, size_t definition_offset,
+                                bool has_rows)
+{
+    struct lend_info *i = mem_alloc(sizeof(*i));
+
+    i->tag = tag;
+    i->text = mem_alloc(text.len + 1);
+    memcpy(i->text, text.ptr, text.len);
+    i->text_len = text.len;
+    i->definition_offset = definition_offset;
+    i->has_rows = has_rows;
+    return i;
+}
+
+struct lend_info *lend_info_copy(const struct lend_info *i)
+{
+    return lend_info_new((struct str){ i->text, i->text_len }, i->tag, i->definition_offset,
+                         i->has_rows);
+}
+
+void lend_info_free(struct lend_info *i)
+{
+    if (i == NULL)
+        return;
+    free(i->text);
+    free(i);
+}
+
+struct client_statement *client_statement_find(const struct map *m, struct str name)
+{
+    if (m->count == 0)
+        return NULL;
+    for (struct map_node *n = map_first(m, str_hash(name)); n != NULL; n = map_next_same(n)) {
+        struct client_statement *cs = MAP_ITEM(n, struct client_statement, node);
+        if (!cs->closing && str_equal((struct str){ cs->name, cs->name_len }, name))
+            return cs;
+    }
+    return NULL;
+}
+
+struct client_statement *client_statement_by_serial(const struct map *m, uint32_t serial)
+{
+    for (size_t i = 0; i < m->n_buckets; i++) {
+        for (struct map_node *n = m->buckets[i]; n != NULL; n = n->next) {
+            struct client_statement *cs = MAP_ITEM(n, struct client_statement, node);
+            if (cs->serial == serial)
+                return cs;
+        }
+    }
+    return NULL;
+}
+
+struct client_statement *client_statement_add(struct map *m, uint32_t serial, struct str name,
+                                              struct statement *s, struct lend_info *lend)
+{
+    struct client_statement *cs = mem_alloc(sizeof(*cs));
+
+    cs->name = mem_alloc(name.len + 1);
+    memcpy(cs->name, name.ptr, name.len);
+    cs->name_len = name.len;
+    cs->serial = serial;
+    cs->statement = s;
+    cs->lend = lend;
+    map_insert(m, &cs->node, str_hash(name));
+    return cs;
+}
+
+void client_statement_remove(struct map *m, struct client_statement *cs, struct statement_table *t)
+{
+    map_remove(m, &cs->node);
+    if (cs->statement != NULL)
+        statement_unref(t, cs->statement);
+    lend_info_free(cs->lend);
+    free(cs->name);
+    free(cs);
+}
+
+void client_statements_clear(struct map *m, struct statement_table *t)
+{
+    for (struct map_node *n; (n = map_any(m)) != NULL;)
+        client_statement_remove(m, MAP_ITEM(n, struct client_statement, node), t);
+}
+
+void server_statements_init(struct server_statements *ss)
+{
+    map_init(&ss->map);
+    list_init(&ss->lru);
+}
+
+static struct server_statement *find(const struct server_statements *ss, const struct statement *s)
+{
+    for (struct map_node *n = map_first(&ss->map, s->number); n != NULL; n = map_next_same(n)) {
+        struct server_statement *e = MAP_ITEM(n, struct server_statement, node);
+        if (e->statement == s)
+            return e;
+    }
+    return NULL;
+}
+
+bool server_statements_has(const struct server_statements *ss, const struct statement *s)
+{
+    return find(ss, s) != NULL;
+}
+
+void server_statements_touch(struct server_statements *ss, const struct statement *s)
+{
+    struct server_statement *e = find(ss, s);
+
+    if (e != NULL && ss->lru.head.prev != &e->lru) {
+        list_remove(&ss->lru, &e->lru);
+        list_append(&ss->lru, &e->lru);
+    }
+}
+
+void server_statements_add(struct server_statements *ss, struct statement *s)
+{
+    if (find(ss, s) != NULL)
+        return;
+    struct server_statement *e = mem_alloc(sizeof(*e));
+    e->statement = statement_ref(s);
+    map_insert(&ss->map, &e->node, s->number);
+    list_append(&ss->lru, &e->lru);
+}
+
+static void entry_remove(struct server_statements *ss, struct server_statement *e,
+                         struct statement_table *t)
+{
+    map_remove(&ss->map, &e->node);
+    list_remove(&ss->lru, &e->lru);
+    statement_unref(t, e->statement);
+    free(e);
+}
+
+void server_statements_remove(struct server_statements *ss, const struct statement *s,
+                              struct statement_table *t)
+{
+    struct server_statement *e = find(ss, s);
+
+    if (e != NULL)
+        entry_remove(ss, e, t);
+}
+
+struct statement *server_statements_oldest(const struct server_statements *ss)
+{
+    struct list_node *n = list_first(&ss->lru);
+
+    return n == NULL ? NULL : LIST_ITEM(n, struct server_statement, lru)->statement;
+}
+
+void server_statements_clear(struct server_statements *ss, struct statement_table *t)
+{
+    for (struct list_node *n; (n = list_first(&ss->lru)) != NULL;)
+        entry_remove(ss, LIST_ITEM(n, struct server_statement, lru), t);
+}
+
+void server_statements_free(struct server_statements *ss, struct statement_table *t)
+{
+    server_statements_clear(ss, t);
+    map_free(&ss->map);
+}

@@ -1,0 +1,98 @@
+/* Protocol-level prepared statements in transaction and statement pooling.
+ *
+ * A client names its statements; a server connection that is shared can't use those names.
+ * Statements with equal text and parameter types are one struct statement (process-wide per worker,
+ * reference counted) with an internal name PGTRICKLE_<n>. A client maps its names to statements; a
+ * server knows which statements it has, least recently used first.
+ */
+#ifndef PGTRICKLE_PROXY_PREPARED_H
+#define PGTRICKLE_PROXY_PREPARED_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/list.h"
+#include "base/map.h"
+#include "base/str.h"
+
+/* What a Parse of a stream-table statement was before it was rewritten. */
+struct lend_info {
+    const char *tag; /* static; NULL: the server's own */
+    char *text;      /* the client's text */
+    size_t text_len;
+    size_t definition_offset;
+    bool has_rows;
+};
+
+struct statement {
+    struct map_node node;
+    uint64_t number;
+    char name[32];
+    unsigned refs;
+    char *body; /* of a Parse behind the name: text NUL, count, types */
+    size_t body_len;
+};
+
+struct statement_table {
+    struct map map;
+    uint64_t next_number;
+};
+
+/* A name of a client. */
+struct client_statement {
+    struct map_node node;
+    char *name;
+    size_t name_len;
+    uint32_t serial;
+    bool closing;                /* a Close is under way: the name is free again */
+    struct statement *statement; /* NULL: only lend is of interest (session pooling, unnamed) */
+    struct lend_info *lend;      /* NULL: an ordinary statement */
+};
+
+/* A statement that a server has (or will have when what was sent to it succeeds). */
+struct server_statement {
+    struct map_node node;
+    struct list_node lru;
+    struct statement *statement;
+};
+
+struct server_statements {
+    struct map map;
+    struct list lru; /* least recently used first */
+};
+
+void statement_table_init(struct statement_table *t);
+void statement_table_free(struct statement_table *t);
+/* Takes a reference on the statement with this body, new or known. */
+struct statement *statement_get(struct statement_table *t, struct str body);
+struct statement *statement_ref(struct statement *s);
+void statement_unref(struct statement_table *t, struct statement *s);
+
+struct lend_info *lend_info_new(struct str text, const char *tag, size_t definition_offset,
+                                bool has_rows);
+struct lend_info *lend_info_copy(const struct lend_info *i);
+void lend_info_free(struct lend_info *i);
+
+struct client_statement *client_statement_find(const struct map *m, struct str name);
+/* The same by the number that the adder gave it, closing ones too; a walk over all. */
+struct client_statement *client_statement_by_serial(const struct map *m, uint32_t serial);
+/* Takes over the reference and lend. A visible entry with this name must not exist. */
+struct client_statement *client_statement_add(struct map *m, uint32_t serial, struct str name,
+                                              struct statement *s, struct lend_info *lend);
+void client_statement_remove(struct map *m, struct client_statement *cs, struct statement_table *t);
+void client_statements_clear(struct map *m, struct statement_table *t);
+
+void server_statements_init(struct server_statements *ss);
+bool server_statements_has(const struct server_statements *ss, const struct statement *s);
+/* Makes it the most recently used. */
+void server_statements_touch(struct server_statements *ss, const struct statement *s);
+void server_statements_add(struct server_statements *ss, struct statement *s);
+void server_statements_remove(struct server_statements *ss, const struct statement *s,
+                              struct statement_table *t);
+/* The least recently used, or NULL. */
+struct statement *server_statements_oldest(const struct server_statements *ss);
+void server_statements_clear(struct server_statements *ss, struct statement_table *t);
+void server_statements_free(struct server_statements *ss, struct statement_table *t);
+
+#endif

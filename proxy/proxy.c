@@ -1,0 +1,963 @@
+#include "proxy/proxy.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/arena.h"
+#include "proxy/client.h"
+#include "proxy/pool.h"
+#include "proxy/server.h"
+#include "proxy/view_service.h"
+
+#define UPKEEP_US 333000
+
+/* A console command that waits. */
+struct admin_wait {
+    struct list_node node;
+    struct admin_session *session;
+    struct client *client;
+    enum admin_verb verb;
+    struct database *db; /* NULL: all */
+};
+
+/* ---- names ------------------------------------------------------------------------------ */
+
+void address_print(const struct address *a, char *out, size_t size)
+{
+    if (a->is_unix)
+        snprintf(out, size, "unix(%d):%d", a->unix_pid, a->port);
+    else if (strchr(a->host, ':') != NULL)
+        snprintf(out, size, "[%s]:%d", a->host, a->port);
+    else
+        snprintf(out, size, "%s:%d", a->host, a->port);
+}
+
+bool proxy_is_own_uid(const struct address *peer)
+{
+    return peer->is_unix && peer->unix_uid == geteuid();
+}
+
+void proxy_log_conn(struct proxy *p, enum log_level level, char kind, const void *self,
+                    const char *db, const char *user, const struct address *peer, const char *fmt,
+                    ...)
+{
+    struct text t;
+    char addr[300];
+    va_list args;
+
+    if (!log_wants(p->log, level))
+        return;
+    address_print(peer, addr, sizeof(addr));
+    text_init(&t);
+    va_start(args, fmt);
+    text_vprintf(&t, fmt, args);
+    va_end(args);
+    log_line(p->log, level, "%c-%p: %s/%s@%s %s", kind, self, db != NULL ? db : "(nodb)",
+             user != NULL ? user : "(nouser)", addr, t.ptr);
+    text_free(&t);
+}
+
+struct user *proxy_user(struct proxy *p, struct str name)
+{
+    uint64_t hash = str_hash(name);
+
+    for (struct map_node *n = map_first(&p->users, hash); n != NULL; n = map_next_same(n)) {
+        struct user *u = MAP_ITEM(n, struct user, node);
+        if (str_equal(str_from(u->name), name))
+            return u;
+    }
+    struct user *u = mem_alloc(sizeof(*u));
+    u->name = mem_alloc(name.len + 1);
+    memcpy(u->name, name.ptr, name.len);
+    u->entry = config_find_user(p->config, name);
+    map_insert(&p->users, &u->node, hash);
+    return u;
+}
+
+static void user_free(struct user *u)
+{
+    free(u->name);
+    free(u->scram_verifier);
+    free(u->derived_verifier);
+    free(u->derived_from);
+    free(u);
+}
+
+struct database *proxy_find_database(struct proxy *p, struct str name)
+{
+    for (struct map_node *n = map_first(&p->databases, str_hash(name)); n != NULL;
+         n = map_next_same(n)) {
+        struct database *db = MAP_ITEM(n, struct database, node);
+        if (str_equal(str_from(db->name), name))
+            return db;
+    }
+    return NULL;
+}
+
+static void set_entry(struct database *db, const struct config_database *entry)
+{
+    struct str dbname = config_server_dbname(entry, str_from(db->name));
+
+    db->entry = entry;
+    free(db->server_dbname);
+    db->server_dbname = mem_alloc(dbname.len + 1);
+    memcpy(db->server_dbname, dbname.ptr, dbname.len);
+}
+
+struct database *proxy_database(struct proxy *p, struct str name)
+{
+    struct database *db = proxy_find_database(p, name);
+    bool is_auto = false;
+
+    if (db != NULL)
+        return db->entry != NULL ? db : NULL;
+    const struct config_database *entry = config_route(p->config, name, &is_auto);
+    if (entry == NULL)
+        return NULL;
+    db = mem_alloc(sizeof(*db));
+    db->name = mem_alloc(name.len + 1);
+    memcpy(db->name, name.ptr, name.len);
+    db->is_auto = is_auto;
+    list_init(&db->pools);
+    list_init(&db->views_waiting);
+    stats_window_init(&db->window, (int64_t)p->worker->now_us);
+    set_entry(db, entry);
+    map_insert(&p->databases, &db->node, str_hash(name));
+    list_append(&p->database_list, &db->list_node);
+    if (is_auto)
+        log_line(p->log, LEVEL_LOG, "registered new auto-database: %s", db->name);
+    return db;
+}
+
+static void database_free(struct proxy *p, struct database *db)
+{
+    struct list_node *n;
+
+    while ((n = list_first(&db->pools)) != NULL)
+        pool_free(LIST_ITEM(n, struct pool, database_node));
+    map_remove(&p->databases, &db->node);
+    list_remove(&p->database_list, &db->list_node);
+    free(db->name);
+    free(db->server_dbname);
+    free(db);
+}
+
+void proxy_refresh_userlist(struct proxy *p)
+{
+    const char *path = p->config->auth_file;
+    struct err e = { 0 };
+
+    if (path[0] == '\0' || (p->userlist != NULL && !userlist_is_stale(p->userlist)))
+        return;
+    struct userlist *u = userlist_load(path, &e);
+    if (u == NULL) {
+        if (p->worker->now_us - p->userlist_complained_us > 10000000 ||
+            p->userlist_complained_us == 0)
+            log_line(p->log, LEVEL_ERROR, "could not load auth_file: %s", e.message);
+        p->userlist_complained_us = p->worker->now_us;
+        err_clear(&e);
+        return;
+    }
+    userlist_unref(p->userlist);
+    p->userlist = u;
+}
+
+bool proxy_is_paused(const struct proxy *p, const struct database *db)
+{
+    return p->paused || db->paused;
+}
+
+/* ---- upkeep ----------------------------------------------------------------------------- */
+
+static bool in_use(const struct database *db)
+{
+    if (db->n_clients > 0 || db->n_servers > 0 || db->paused || db->disabled ||
+        db->views_installing)
+        return true;
+    LIST_FOREACH(&db->pools, n)
+    {
+        const struct pool *pool = LIST_ITEM(n, struct pool, database_node);
+        if (!list_is_empty(&pool->cancels))
+            return true;
+    }
+    return false;
+}
+
+static void upkeep(struct proxy *p)
+{
+    uint64_t now = p->worker->now_us;
+
+    LIST_FOREACH(&p->database_list, dn)
+    {
+        struct database *db = LIST_ITEM(dn, struct database, list_node);
+        LIST_FOREACH(&db->pools, pn)
+        pool_upkeep(LIST_ITEM(pn, struct pool, database_node));
+        if (in_use(db)) {
+            db->idle_since_us = 0;
+            continue;
+        }
+        if (db->idle_since_us == 0)
+            db->idle_since_us = now;
+        if (db->entry == NULL ||
+            (db->is_auto && p->config->autodb_idle_timeout_us > 0 &&
+             now - db->idle_since_us >= (uint64_t)p->config->autodb_idle_timeout_us))
+            database_free(p, db);
+    }
+}
+
+static void on_upkeep(struct timer *t)
+{
+    struct worker *w = (struct worker *)(void *)((char *)t - offsetof(struct worker, upkeep_timer));
+
+    upkeep(w->proxy);
+    timer_set(&w->timers, t, w->now_us + UPKEEP_US, on_upkeep);
+}
+
+static void on_stats(struct timer *t)
+{
+    struct worker *w = (struct worker *)(void *)((char *)t - offsetof(struct worker, stats_timer));
+    struct proxy *p = w->proxy;
+    struct stats total = { 0 };
+    int64_t now = (int64_t)w->now_us;
+
+    LIST_FOREACH(&p->database_list, n)
+    {
+        struct database *db = LIST_ITEM(n, struct database, list_node);
+        stats_window_roll(&db->window, &db->stats, now);
+        struct stats average = stats_window_average(&db->window);
+        stats_add(&total, &average);
+    }
+    stats_window_roll(&p->admin_window, &p->admin_stats, now);
+    if (p->config->log_stats)
+        log_line(p->log, LEVEL_LOG,
+                 "stats: %" PRIu64 " xacts/s, %" PRIu64 " queries/s, %" PRIu64
+                 " client parses/s, %" PRIu64 " server parses/s, %" PRIu64 " binds/s, in %" PRIu64
+                 " B/s, out %" PRIu64 " B/s, xact %" PRIu64 " us, query %" PRIu64
+                 " us, wait %" PRIu64 " us",
+                 total.xacts, total.queries, total.client_parses, total.server_parses, total.binds,
+                 total.client_bytes, total.server_bytes, total.xact_us, total.query_us,
+                 total.wait_us);
+    timer_set(&w->timers, t,
+              w->now_us + (uint64_t)(p->config->stats_period_us > 0 ? p->config->stats_period_us
+                                                                    : 60000000),
+              on_stats);
+}
+
+uint64_t worker_next_timer(const struct worker *w)
+{
+    return timers_next(&w->timers);
+}
+
+void worker_run_timers(struct worker *w)
+{
+    timers_run(&w->timers, w->now_us);
+}
+
+/* ---- configuration ---------------------------------------------------------------------- */
+
+bool proxy_set_logging(struct proxy *p, struct err *e)
+{
+    struct log_options o = {
+        .file = p->config->logfile,
+        .to_stderr = !p->quiet,
+        .to_syslog = p->config->syslog,
+        .syslog_ident = p->config->syslog_ident,
+        .syslog_facility = p->config->syslog_facility,
+        .verbose = p->config->verbose > p->verbose ? p->config->verbose : p->verbose,
+    };
+
+    return p->log == NULL || log_configure(p->log, &o, e);
+}
+
+static void remove_database(struct proxy *p, struct database *db)
+{
+    LIST_FOREACH(&p->worker->clients, n)
+    {
+        struct client *c = LIST_ITEM(n, struct client, worker_node);
+        if (c->db == db)
+            client_fail(c, "08P01", "database removed");
+    }
+    LIST_FOREACH(&db->pools, pn)
+    pool_retire_servers(LIST_ITEM(pn, struct pool, database_node), "database removed");
+    db->entry = NULL;
+}
+
+void proxy_apply_config(struct proxy *p, struct config *config)
+{
+    struct config *old = p->config;
+
+    p->config = config;
+    for (size_t i = 0; i < p->users.n_buckets; i++)
+        for (struct map_node *n = p->users.buckets[i]; n != NULL; n = n->next) {
+            struct user *u = MAP_ITEM(n, struct user, node);
+            u->entry = config_find_user(config, str_from(u->name));
+        }
+    LIST_FOREACH(&p->database_list, dn)
+    {
+        struct database *db = LIST_ITEM(dn, struct database, list_node);
+        const struct config_database *before = db->entry;
+        const struct config_database *entry =
+            config_route(config, str_from(db->name), &db->is_auto);
+        if (entry == NULL) {
+            if (before != NULL)
+                remove_database(p, db);
+            continue;
+        }
+        set_entry(db, entry);
+        if (before != NULL && !config_database_same_server(before, entry)) {
+            db->views_installed = false;
+            LIST_FOREACH(&db->pools, pn)
+            pool_retire_servers(LIST_ITEM(pn, struct pool, database_node),
+                                "database configuration changed");
+        }
+    }
+    config_unref(old);
+    LIST_FOREACH(&p->worker->clients, n)
+    {
+        struct client *c = LIST_ITEM(n, struct client, worker_node);
+        if (c->state != CLIENT_CLOSED)
+            client_update_timer(c);
+    }
+    if (p->views != NULL)
+        view_service_configure(p->views, p->config, p->userlist);
+}
+
+void proxy_reload(struct proxy *p, struct err *e)
+{
+    struct config *fresh = config_reload(p->config, e);
+    struct err log_error = { 0 };
+
+    if (fresh == NULL)
+        return;
+    log_line(p->log, LEVEL_LOG, "RELOAD: %s", fresh->path);
+    proxy_refresh_userlist(p);
+    proxy_apply_config(p, fresh);
+    if (!proxy_set_logging(p, &log_error))
+        err_move(e, &log_error);
+    proxy_refresh_userlist(p);
+}
+
+/* ---- commands --------------------------------------------------------------------------- */
+
+static void each_pool(struct proxy *p, struct database *only,
+                      void (*what)(struct pool *pool, const char *reason), const char *reason)
+{
+    LIST_FOREACH(&p->database_list, dn)
+    {
+        struct database *db = LIST_ITEM(dn, struct database, list_node);
+        if (only != NULL && db != only)
+            continue;
+        LIST_FOREACH(&db->pools, pn)
+        what(LIST_ITEM(pn, struct pool, database_node), reason);
+    }
+}
+
+static void serve(struct pool *pool, const char *reason)
+{
+    (void)reason;
+    pool_serve(pool);
+}
+
+void proxy_pause(struct proxy *p, struct database *db)
+{
+    if (db != NULL)
+        db->paused = true;
+    else
+        p->paused = true;
+    each_pool(p, db, pool_retire_servers, "server pause");
+    proxy_on_gone(p);
+}
+
+void proxy_resume(struct proxy *p, struct database *db)
+{
+    if (db != NULL)
+        db->paused = false;
+    else
+        p->paused = p->suspended = false;
+    each_pool(p, db, serve, NULL);
+    LIST_FOREACH(&p->worker->clients, n)
+    {
+        struct client *c = LIST_ITEM(n, struct client, worker_node);
+        conn_wake(&c->conn);
+    }
+}
+
+void proxy_reconnect(struct proxy *p, struct database *db)
+{
+    each_pool(p, db, pool_retire_servers, "database configuration changed");
+}
+
+void proxy_kill(struct proxy *p, struct database *db)
+{
+    if (db != NULL)
+        db->paused = true;
+    else
+        p->paused = true;
+    LIST_FOREACH(&p->worker->clients, n)
+    {
+        struct client *c = LIST_ITEM(n, struct client, worker_node);
+        if (c->db != NULL && (db == NULL || c->db == db))
+            client_fail(c, "08P01", "database removed");
+    }
+    each_pool(p, db, pool_retire_servers, "database removed");
+}
+
+void proxy_suspend(struct proxy *p)
+{
+    p->suspended = p->paused = true;
+}
+
+bool proxy_is_pausing_done(const struct proxy *p, const struct database *db)
+{
+    LIST_FOREACH(&p->worker->servers, n)
+    {
+        const struct server *s = LIST_ITEM(n, struct server, worker_node);
+        if (db == NULL || s->pool->db == db)
+            return false;
+    }
+    return true;
+}
+
+bool proxy_is_close_done(const struct proxy *p, const struct database *db)
+{
+    LIST_FOREACH(&p->worker->servers, n)
+    {
+        const struct server *s = LIST_ITEM(n, struct server, worker_node);
+        if (s->retire && (db == NULL || s->pool->db == db))
+            return false;
+    }
+    return true;
+}
+
+void proxy_shutdown(struct proxy *p, enum shutdown_mode mode)
+{
+    struct worker *w = p->worker;
+
+    if (mode == SHUTDOWN_NOW || p->shutdown == SHUTDOWN_NOW) {
+        p->shutdown = SHUTDOWN_NOW;
+        w->ops->stop(w->io);
+        return;
+    }
+    p->shutdown = mode;
+    w->ops->listen_stop(w->io, true, false);
+    if (mode == SHUTDOWN_WAIT_FOR_SERVERS) {
+        p->paused = true;
+        LIST_FOREACH(&w->clients, n)
+        {
+            struct client *c = LIST_ITEM(n, struct client, worker_node);
+            if (c->state == CLIENT_WAITING || c->state == CLIENT_LOGIN_WAIT)
+                client_fail(c, "57P01", "server shutting down");
+        }
+        each_pool(p, NULL, pool_retire_servers, "server shutting down");
+    }
+    proxy_on_gone(p);
+}
+
+static bool wait_is_over(const struct proxy *p, const struct admin_wait *wait)
+{
+    switch (wait->verb) {
+    case ADMIN_PAUSE:
+        return proxy_is_pausing_done(p, wait->db);
+    case ADMIN_WAIT_CLOSE:
+        return proxy_is_close_done(p, wait->db);
+    case ADMIN_SUSPEND:
+    case ADMIN_RESUME:
+    case ADMIN_RECONNECT:
+    case ADMIN_KILL:
+    case ADMIN_DISABLE:
+    case ADMIN_ENABLE:
+    case ADMIN_KILL_CLIENT:
+    case ADMIN_RELOAD:
+    case ADMIN_SHUTDOWN:
+    case ADMIN_SHUTDOWN_WAIT_FOR_SERVERS:
+    case ADMIN_SHUTDOWN_WAIT_FOR_CLIENTS:
+    case ADMIN_SET:
+        break;
+    }
+    return true;
+}
+
+static void complete_wait(struct proxy *p, struct admin_wait *wait, const struct err *e)
+{
+    list_remove(&p->admin_waits, &wait->node);
+    admin_complete(wait->session, e, &wait->client->conn.out);
+    conn_flush(&wait->client->conn);
+    conn_wake(&wait->client->conn);
+    free(wait);
+}
+
+void proxy_on_gone(struct proxy *p)
+{
+    LIST_FOREACH(&p->admin_waits, n)
+    {
+        struct admin_wait *wait = LIST_ITEM(n, struct admin_wait, node);
+        if (wait_is_over(p, wait))
+            complete_wait(p, wait, NULL);
+    }
+    bool over = (p->shutdown == SHUTDOWN_WAIT_FOR_CLIENTS &&
+                 (int)p->worker->clients.count - p->n_admin_clients <= 0) ||
+                (p->shutdown == SHUTDOWN_WAIT_FOR_SERVERS && list_is_empty(&p->worker->servers));
+    if (over && !p->ending) {
+        p->ending = true;
+        p->worker->ops->stop(p->worker->io);
+    }
+}
+
+static struct admin_wait *find_wait(struct proxy *p, const struct admin_session *s)
+{
+    LIST_FOREACH(&p->admin_waits, n)
+    {
+        struct admin_wait *wait = LIST_ITEM(n, struct admin_wait, node);
+        if (wait->session == s)
+            return wait;
+    }
+    return NULL;
+}
+
+void proxy_drop_admin_wait(struct proxy *p, const struct admin_session *s)
+{
+    struct admin_wait *wait = find_wait(p, s);
+
+    if (wait != NULL) {
+        list_remove(&p->admin_waits, &wait->node);
+        free(wait);
+    }
+}
+
+void proxy_cancel_admin_wait(struct proxy *p, const struct admin_session *s)
+{
+    struct admin_wait *wait = find_wait(p, s);
+    struct err e = { 0 };
+
+    if (wait == NULL)
+        return;
+    if (wait->verb == ADMIN_PAUSE)
+        proxy_resume(p, wait->db);
+    err_set(&e, ERR_SERVER, "57014", "canceling statement due to user request");
+    complete_wait(p, wait, &e);
+    err_clear(&e);
+}
+
+/* ---- what the console asks -------------------------------------------------------------- */
+
+static const struct config *view_config(void *core)
+{
+    return ((struct proxy *)core)->config;
+}
+
+static const struct userlist *view_userlist(void *core)
+{
+    return ((struct proxy *)core)->userlist;
+}
+
+static void view_databases(void *core, struct admin_sink *sink)
+{
+    struct proxy *p = core;
+    struct admin_database console = {
+        .name = ADMIN_DATABASE,
+        .client_connections = p->n_admin_clients,
+        .stats = &p->admin_stats,
+        .window = &p->admin_window,
+    };
+
+    for (size_t i = 0; i < p->config->n_databases; i++)
+        proxy_database(p, str_from(p->config->databases[i].name));
+    LIST_FOREACH(&p->database_list, n)
+    {
+        const struct database *db = LIST_ITEM(n, struct database, list_node);
+        if (db->entry == NULL)
+            continue;
+        struct admin_database row = {
+            .name = db->name,
+            .entry = db->entry,
+            .server_connections = db->n_servers,
+            .client_connections = db->n_clients,
+            .paused = db->paused,
+            .disabled = db->disabled,
+            .stats = &db->stats,
+            .window = &db->window,
+        };
+        admin_put_database(sink, &row);
+    }
+    admin_put_database(sink, &console);
+}
+
+static int count_state(const struct list *servers, bool canceled)
+{
+    int n = 0;
+
+    LIST_FOREACH(servers, node)
+    n += (LIST_ITEM(node, struct server, pool_node)->cancels > 0) == canceled;
+    return n;
+}
+
+static void view_pools(void *core, struct admin_sink *sink)
+{
+    struct proxy *p = core;
+    uint64_t now = p->worker->now_us;
+
+    LIST_FOREACH(&p->database_list, dn)
+    {
+        const struct database *db = LIST_ITEM(dn, struct database, list_node);
+        if (db->entry == NULL)
+            continue;
+        LIST_FOREACH(&db->pools, pn)
+        {
+            const struct pool *pool = LIST_ITEM(pn, struct pool, database_node);
+            int waiting = (int)(pool->waiting.count + pool->login_waiting.count);
+            struct list_node *first = list_first(&pool->waiting);
+            int used = 0;
+            if (first == NULL)
+                first = list_first(&pool->login_waiting);
+            LIST_FOREACH(&pool->idle, sn)
+            {
+                const struct server *s = LIST_ITEM(sn, struct server, pool_node);
+                used += s->cancels == 0 &&
+                        now - s->used_at_us >= (uint64_t)p->config->server_check_delay_us;
+            }
+            struct admin_pool row = {
+                .database = db->name,
+                .user = pool->user->name,
+                .entry = db->entry,
+                .cl_active = (int)pool->clients.count - waiting,
+                .cl_waiting = waiting,
+                .cl_active_cancel_req = (int)pool->cancels.count,
+                .sv_active = (int)pool->active.count,
+                .sv_active_cancel = (int)pool->cancels.count,
+                .sv_being_canceled = count_state(&pool->idle, true),
+                .sv_idle = count_state(&pool->idle, false) - used,
+                .sv_used = used,
+                .sv_tested = (int)pool->busy.count,
+                .sv_login = (int)pool->opening.count,
+                .maxwait_us =
+                    first != NULL
+                        ? (int64_t)(now -
+                                    LIST_ITEM(first, struct client, wait_node)->waiting_since_us)
+                        : 0,
+            };
+            admin_put_pool(sink, &row);
+        }
+    }
+    struct admin_pool console = {
+        .database = ADMIN_DATABASE,
+        .user = ADMIN_DATABASE,
+        .cl_active = p->n_admin_clients,
+    };
+    admin_put_pool(sink, &console);
+}
+
+static void view_clients(void *core, struct admin_sink *sink)
+{
+    struct proxy *p = core;
+    const struct worker *w = p->worker;
+
+    LIST_FOREACH(&w->clients, n)
+    {
+        const struct client *c = LIST_ITEM(n, struct client, worker_node);
+        bool waits = c->state == CLIENT_WAITING || c->state == CLIENT_LOGIN_WAIT;
+        struct admin_socket row = {
+            .user = c->user_name,
+            .database = c->database_name,
+            .state = client_state_name(c),
+            .addr = c->conn.peer.is_unix ? "unix" : c->conn.peer.host,
+            .port = c->conn.peer.port,
+            .local_addr = c->conn.local.is_unix ? "unix" : c->conn.local.host,
+            .local_port = c->conn.local.port,
+            .connected_at_s = worker_wall_us(w, c->connected_at_us) / 1000000,
+            .requested_at_s =
+                worker_wall_us(w, c->request_at_us != 0 ? c->request_at_us : c->connected_at_us) /
+                1000000,
+            .wait_us = waits ? (int64_t)(w->now_us - c->waiting_since_us) : 0,
+            .self = c,
+            .link = c->server,
+            .remote_pid = c->conn.peer.unix_pid,
+            .application_name = params_get(&c->params, PARAM_APPLICATION_NAME),
+            .prepared_statements = (int)c->statements.count,
+            .id = c->id,
+            .pkt_avail = (int)bytequeue_len(&c->conn.in),
+            .send_avail = (int)bytequeue_len(&c->conn.out),
+        };
+        admin_put_socket(sink, &row);
+    }
+}
+
+static void view_servers(void *core, struct admin_sink *sink)
+{
+    struct proxy *p = core;
+    const struct worker *w = p->worker;
+
+    LIST_FOREACH(&w->servers, n)
+    {
+        const struct server *s = LIST_ITEM(n, struct server, worker_node);
+        struct admin_socket row = {
+            .is_server = true,
+            .user = s->pool->user->name,
+            .database = s->pool->db->name,
+            .state = server_state_name(s),
+            .addr = s->conn.peer.is_unix ? "unix" : s->conn.peer.host,
+            .port = s->conn.peer.port,
+            .local_addr = s->conn.local.is_unix ? "unix" : s->conn.local.host,
+            .local_port = s->conn.local.port,
+            .connected_at_s = worker_wall_us(w, s->connected_at_us) / 1000000,
+            .requested_at_s = worker_wall_us(w, s->used_at_us) / 1000000,
+            .close_needed = s->retire,
+            .self = s,
+            .link = s->client,
+            .remote_pid = s->backend_pid,
+            .application_name = params_get(&s->params, PARAM_APPLICATION_NAME),
+            .prepared_statements = (int)s->statements.lru.count,
+            .id = s->id,
+            .pkt_avail = (int)bytequeue_len(&s->conn.in),
+            .send_avail = (int)bytequeue_len(&s->conn.out),
+        };
+        admin_put_socket(sink, &row);
+    }
+}
+
+static void view_count_user(void *core, struct str user, int *servers, int *clients)
+{
+    struct proxy *p = core;
+    const struct user *u = proxy_user(p, user);
+
+    *servers = u->n_servers;
+    *clients = u->n_clients;
+}
+
+static struct admin_totals view_totals(void *core)
+{
+    struct proxy *p = core;
+    struct admin_totals t = {
+        .active = !p->paused && !p->suspended,
+        .paused = p->paused && !p->suspended,
+        .suspended = p->suspended,
+        .used_clients = (int)p->worker->clients.count,
+        .used_servers = (int)p->worker->servers.count,
+    };
+
+    LIST_FOREACH(&p->worker->clients, n)
+    {
+        const struct client *c = LIST_ITEM(n, struct client, worker_node);
+        t.login_clients +=
+            c->state == CLIENT_STARTUP || c->state == CLIENT_AUTH || c->state == CLIENT_LOGIN_WAIT;
+    }
+    return t;
+}
+
+static struct client *client_of_session(struct proxy *p, const struct admin_session *s)
+{
+    LIST_FOREACH(&p->worker->clients, n)
+    {
+        struct client *c = LIST_ITEM(n, struct client, worker_node);
+        if (c->admin == s)
+            return c;
+    }
+    return NULL;
+}
+
+static enum admin_result wait_for(struct proxy *p, struct admin_session *session,
+                                  enum admin_verb verb, struct database *db)
+{
+    struct admin_wait probe = { .verb = verb, .db = db };
+
+    if (wait_is_over(p, &probe))
+        return ADMIN_DONE;
+    struct admin_wait *wait = mem_alloc(sizeof(*wait));
+    wait->session = session;
+    wait->client = client_of_session(p, session);
+    wait->verb = verb;
+    wait->db = db;
+    list_append(&p->admin_waits, &wait->node);
+    return ADMIN_WAITS;
+}
+
+static enum admin_result view_perform(void *core, struct admin_session *session,
+                                      const struct admin_command *command, struct err *e)
+{
+    struct proxy *p = core;
+    struct database *db = NULL;
+
+    if (command->database.ptr != NULL) {
+        db = proxy_database(p, command->database);
+        if (db == NULL) {
+            err_set(e, ERR_REFUSAL, "08P01", "no such database: " STR_FMT,
+                    STR_ARG(command->database));
+            return ADMIN_FAILED;
+        }
+    }
+    switch (command->verb) {
+    case ADMIN_PAUSE:
+        proxy_pause(p, db);
+        return wait_for(p, session, ADMIN_PAUSE, db);
+    case ADMIN_RESUME:
+        if (p->shutdown != SHUTDOWN_NONE)
+            err_set(e, ERR_REFUSAL, "08P01", "pooler is shutting down");
+        else if (db != NULL && !db->paused)
+            err_set(e, ERR_REFUSAL, "08P01", "database %s is not paused", db->name);
+        else if (db == NULL && !p->paused && !p->suspended)
+            err_set(e, ERR_REFUSAL, "08P01", "pooler is not paused/suspended");
+        if (err_is_set(e))
+            return ADMIN_FAILED;
+        proxy_resume(p, db);
+        return ADMIN_DONE;
+    case ADMIN_RECONNECT:
+        proxy_reconnect(p, db);
+        return ADMIN_DONE;
+    case ADMIN_KILL:
+        proxy_kill(p, db);
+        return ADMIN_DONE;
+    case ADMIN_WAIT_CLOSE:
+        return wait_for(p, session, ADMIN_WAIT_CLOSE, db);
+    case ADMIN_DISABLE:
+        db->disabled = true;
+        return ADMIN_DONE;
+    case ADMIN_ENABLE:
+        db->disabled = false;
+        return ADMIN_DONE;
+    case ADMIN_SUSPEND:
+        proxy_suspend(p);
+        return ADMIN_DONE;
+    case ADMIN_KILL_CLIENT: {
+        LIST_FOREACH(&p->worker->clients, n)
+        {
+            struct client *c = LIST_ITEM(n, struct client, worker_node);
+            if (c->id == command->id) {
+                client_fail(c, "57P01", "admin forced disconnect");
+                return ADMIN_DONE;
+            }
+        }
+        err_set(e, ERR_REFUSAL, "08P01", "client not found");
+        return ADMIN_FAILED;
+    }
+    case ADMIN_RELOAD: {
+        struct err why = { 0 };
+        proxy_reload(p, &why);
+        if (!err_is_set(&why))
+            return ADMIN_DONE;
+        log_line(p->log, LEVEL_ERROR, "RELOAD failed: %s", why.message);
+        err_set(e, ERR_CONFIG, "F0000", "RELOAD failed, see logs for additional details");
+        err_clear(&why);
+        return ADMIN_FAILED;
+    }
+    case ADMIN_SHUTDOWN:
+        proxy_shutdown(p, SHUTDOWN_NOW);
+        return ADMIN_CLOSES;
+    case ADMIN_SHUTDOWN_WAIT_FOR_SERVERS:
+        proxy_shutdown(p, SHUTDOWN_WAIT_FOR_SERVERS);
+        return ADMIN_DONE;
+    case ADMIN_SHUTDOWN_WAIT_FOR_CLIENTS:
+        proxy_shutdown(p, SHUTDOWN_WAIT_FOR_CLIENTS);
+        return ADMIN_DONE;
+    case ADMIN_SET: {
+        struct config *fresh = config_set(p->config, command->key, command->value, e);
+        if (fresh == NULL)
+            return ADMIN_FAILED;
+        proxy_apply_config(p, fresh);
+        return proxy_set_logging(p, e) ? ADMIN_DONE : ADMIN_FAILED;
+    }
+    }
+    return ADMIN_DONE;
+}
+
+/* ---- life ------------------------------------------------------------------------------- */
+
+struct proxy *proxy_new(struct config *config, struct userlist *userlist, struct log *log,
+                        struct view_service *views, const struct io_ops *ops, struct io *io,
+                        uint64_t now_us, int64_t wall_us)
+{
+    struct proxy *p = mem_alloc(sizeof(*p));
+    struct worker *w = mem_alloc(sizeof(*w));
+
+    p->config = config;
+    p->userlist = userlist;
+    p->log = log;
+    p->views = views;
+    p->worker = w;
+    params_names_init(&p->params_names, config->track_extra_parameters);
+    map_init(&p->databases);
+    list_init(&p->database_list);
+    map_init(&p->users);
+    map_init(&p->cancel_keys);
+    list_init(&p->admin_waits);
+    p->admin_view = (struct admin_view){
+        .core = p,
+        .version = PGTRICKLE_VERSION,
+        .config = view_config,
+        .userlist = view_userlist,
+        .databases = view_databases,
+        .pools = view_pools,
+        .clients = view_clients,
+        .servers = view_servers,
+        .count_user = view_count_user,
+        .totals = view_totals,
+        .perform = view_perform,
+    };
+    w->proxy = p;
+    w->ops = ops;
+    w->io = io;
+    w->now_us = now_us;
+    w->wall_base_us = wall_us - (int64_t)now_us;
+    timers_init(&w->timers);
+    list_init(&w->clients);
+    list_init(&w->servers);
+    list_init(&w->wakes);
+    list_init(&w->sends);
+    list_init(&w->dead);
+    statement_table_init(&w->statements);
+    stats_window_init(&p->admin_window, (int64_t)now_us);
+    ops->random(io, p->mock_key, sizeof(p->mock_key));
+    timer_set(&w->timers, &w->upkeep_timer, now_us + UPKEEP_US, on_upkeep);
+    timer_set(&w->timers, &w->stats_timer,
+              now_us + (uint64_t)(config->stats_period_us > 0 ? config->stats_period_us : 60000000),
+              on_stats);
+    /* Entries with a forced user keep min_pool_size from the start. */
+    for (size_t i = 0; i < config->n_databases; i++) {
+        struct database *db = proxy_database(p, str_from(config->databases[i].name));
+        if (db != NULL && db->entry->user != NULL && config_min_pool_size(config, db->entry) > 0)
+            pool_get(w, db, proxy_user(p, str_from(db->entry->user)), true);
+    }
+    return p;
+}
+
+void proxy_close_all(struct proxy *p)
+{
+    struct worker *w = p->worker;
+    struct list_node *n;
+
+    p->paused = true;
+    p->ending = true;
+    while ((n = list_first(&w->clients)) != NULL)
+        client_close(LIST_ITEM(n, struct client, worker_node), "pooler is shutting down");
+    LIST_FOREACH(&w->servers, sn)
+    {
+        struct server *s = LIST_ITEM(sn, struct server, worker_node);
+        server_close(s, "server shutting down");
+    }
+    worker_settle(w);
+}
+
+void proxy_free(struct proxy *p)
+{
+    struct worker *w = p->worker;
+    struct list_node *n;
+    struct map_node *m;
+
+    proxy_close_all(p);
+    while ((n = list_first(&p->database_list)) != NULL)
+        database_free(p, LIST_ITEM(n, struct database, list_node));
+    while ((m = map_any(&p->users)) != NULL) {
+        map_remove(&p->users, m);
+        user_free(MAP_ITEM(m, struct user, node));
+    }
+    map_free(&p->users);
+    map_free(&p->databases);
+    map_free(&p->cancel_keys);
+    params_names_free(&p->params_names);
+    statement_table_free(&w->statements);
+    timers_free(&w->timers);
+    config_unref(p->config);
+    userlist_unref(p->userlist);
+    free(w);
+    free(p);
+}

@@ -1,0 +1,189 @@
+/* The core: everything the daemon knows while it runs, and nothing of sockets.
+ *
+ * struct proxy is the process: configuration, databases, users, limits. struct worker is one event
+ * loop's share: its clients, its servers, their timers and what has to be done before the loop
+ * waits again (worker_settle). There is one worker now. The world behind it is a struct io_ops
+ * (proxy/conn.h), so that tests drive clients and servers message by message with no network.
+ */
+#ifndef PGTRICKLE_PROXY_PROXY_H
+#define PGTRICKLE_PROXY_PROXY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/err.h"
+#include "base/list.h"
+#include "base/log.h"
+#include "base/map.h"
+#include "base/str.h"
+#include "proxy/admin.h"
+#include "proxy/config.h"
+#include "proxy/conn.h"
+#include "proxy/params.h"
+#include "proxy/prepared.h"
+#include "proxy/stats.h"
+#include "proxy/timers.h"
+#include "proxy/userlist.h"
+
+#define PGTRICKLE_VERSION "0.1.0"
+
+struct client;
+struct server;
+struct pool;
+struct view_service;
+
+/* One entry of [databases], or one name that "*" serves. Lives until RELOAD takes the entry away
+ * and its last client is gone, or, for "*", until autodb_idle_timeout. */
+struct database {
+    struct map_node node; /* proxy.databases */
+    struct list_node list_node;
+    char *name;
+    const struct config_database *entry; /* of proxy.config; NULL: the entry is gone */
+    char *server_dbname;
+    bool is_auto; /* came from "*" */
+    bool paused;
+    bool disabled;
+    int n_clients; /* logged in or on their way */
+    int n_servers;
+    struct list pools; /* struct pool.database_node */
+    struct stats stats;
+    struct stats_window window;
+    uint64_t idle_since_us; /* is_auto: since when nothing uses it; 0: in use */
+    int next_host;          /* of entry->hosts */
+    /* The SQL side of stream tables, as this process knows it. */
+    bool views_installed;
+    bool views_installing;
+    uint64_t views_retry_us;   /* after a failure */
+    struct list views_waiting; /* struct client.install_node */
+};
+
+/* A name that clients or servers log in with. */
+struct user {
+    struct map_node node; /* proxy.users */
+    char *name;
+    const struct config_user *entry; /* of proxy.config; NULL: none */
+    int n_clients;
+    int n_servers;
+    /* Learned from a client's SCRAM login: logs in to a server with the same verifier. */
+    bool has_scram_keys;
+    unsigned char scram_client_key[32];
+    unsigned char scram_server_key[32];
+    char *scram_verifier; /* that the keys belong to */
+    /* Verifier derived from a plain secret, kept because deriving is slow by design. */
+    char *derived_verifier;
+    char *derived_from;
+};
+
+enum shutdown_mode {
+    SHUTDOWN_NONE,
+    SHUTDOWN_WAIT_FOR_CLIENTS,
+    SHUTDOWN_WAIT_FOR_SERVERS,
+    SHUTDOWN_NOW,
+};
+
+struct proxy {
+    struct config *config;
+    struct userlist *userlist; /* NULL: no auth_file */
+    struct log *log;
+    struct worker *worker;
+    struct params_names params_names;
+    struct map databases;
+    struct list database_list;
+    struct map users;
+    struct map cancel_keys; /* struct client.cancel_node */
+    int n_clients;
+    uint64_t next_id; /* clients and servers, one counter */
+    bool paused;
+    bool suspended;
+    bool ending; /* the world was told to stop */
+    bool quiet;  /* -q */
+    int verbose; /* -v, how often */
+    uint64_t userlist_complained_us;
+    enum shutdown_mode shutdown;
+    struct admin_view admin_view;
+    struct stats admin_stats;
+    struct stats_window admin_window;
+    int n_admin_clients;
+    struct list admin_waits;    /* struct admin_wait */
+    struct view_service *views; /* NULL: no stream tables (tests) */
+    unsigned char mock_key[32]; /* makes the salts of users that do not exist */
+};
+
+struct worker {
+    struct proxy *proxy;
+    const struct io_ops *ops;
+    struct io *io;
+    uint64_t now_us;      /* monotonic, set by the world before each event */
+    int64_t wall_base_us; /* wall clock = wall_base_us + now_us */
+    struct timers timers;
+    struct list clients; /* struct client.worker_node */
+    struct list servers; /* struct server.worker_node */
+    struct list wakes;   /* conns whose input can go on */
+    struct list sends;   /* conns with output to hand over */
+    struct list dead;    /* closed conns, freed by worker_settle */
+    struct statement_table statements;
+    struct timer stats_timer;
+    struct timer upkeep_timer; /* min_pool_size, idle "*" databases, a changed auth_file */
+    bool settling;
+};
+
+/* Takes over one reference of config and userlist. log and views are borrowed. */
+struct proxy *proxy_new(struct config *config, struct userlist *userlist, struct log *log,
+                        struct view_service *views, const struct io_ops *ops, struct io *io,
+                        uint64_t now_us, int64_t wall_us);
+/* Closes all connections at once; lent ones are closed when their job is over. */
+void proxy_close_all(struct proxy *p);
+/* After proxy_close_all, with no job left. */
+void proxy_free(struct proxy *p);
+
+/* To be called after every event: lets woken connections go on, hands over output, frees what is
+ * closed. */
+void worker_settle(struct worker *w);
+/* When worker_run_timers must be called; UINT64_MAX: not needed. */
+uint64_t worker_next_timer(const struct worker *w);
+void worker_run_timers(struct worker *w);
+static inline int64_t worker_wall_us(const struct worker *w, uint64_t at_us)
+{
+    return w->wall_base_us + (int64_t)at_us;
+}
+
+/* Commands, from signals and the console. */
+void proxy_reload(struct proxy *p, struct err *e); /* *e is set when something failed */
+void proxy_apply_config(struct proxy *p, struct config *config); /* takes over the reference */
+bool proxy_set_logging(struct proxy *p, struct err *e);
+void proxy_pause(struct proxy *p, struct database *db); /* db NULL: all; so for the next */
+void proxy_resume(struct proxy *p, struct database *db);
+void proxy_reconnect(struct proxy *p, struct database *db);
+void proxy_kill(struct proxy *p, struct database *db);
+void proxy_shutdown(struct proxy *p, enum shutdown_mode mode);
+void proxy_suspend(struct proxy *p);
+bool proxy_is_pausing_done(const struct proxy *p, const struct database *db);
+bool proxy_is_close_done(const struct proxy *p, const struct database *db);
+
+/* Looks what waits for something: a shutdown that is over, a console command that is. Called when a
+ * server or a client went away. */
+void proxy_on_gone(struct proxy *p);
+
+/* The console's command wait is dropped with its session. */
+/* Ctrl-C on a waiting command: what it started is undone (RESUME). */
+void proxy_cancel_admin_wait(struct proxy *p, const struct admin_session *s);
+void proxy_drop_admin_wait(struct proxy *p, const struct admin_session *s);
+
+/* The runtime entry for a name, made when the configuration has it. NULL: no such database. */
+struct database *proxy_database(struct proxy *p, struct str name);
+struct database *proxy_find_database(struct proxy *p, struct str name);
+struct user *proxy_user(struct proxy *p, struct str name);
+void proxy_refresh_userlist(struct proxy *p);
+bool proxy_is_paused(const struct proxy *p, const struct database *db);
+
+/* Log lines of a connection: "C-0x...: db/user@addr:port text". */
+void proxy_log_conn(struct proxy *p, enum log_level level, char kind, const void *self,
+                    const char *db, const char *user, const struct address *peer, const char *fmt,
+                    ...) __attribute__((format(printf, 8, 9)));
+/* A peer on the unix socket with our own uid. */
+bool proxy_is_own_uid(const struct address *peer);
+void address_print(const struct address *a, char *out, size_t size);
+
+#endif

@@ -1,0 +1,923 @@
+#include "proxy/server.h"
+
+#include <ctype.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/arena.h"
+#include "dvm/dvm.h"
+#include "protocol/auth.h"
+#include "protocol/notice.h"
+#include "protocol/query_extended.h"
+#include "protocol/query_simple.h"
+#include "protocol/startup.h"
+#include "protocol/status.h"
+#include "proxy/cancel.h"
+#include "proxy/client.h"
+#include "proxy/lending.h"
+#include "proxy/login.h"
+
+/* Messages that are looked into come whole up to this; what is longer only streams by. */
+#define WHOLE_MAX 65536
+
+static const struct conn_ops server_conn_ops;
+
+static struct server *of_conn(struct conn *c)
+{
+    return (struct server *)(void *)c;
+}
+
+static struct proxy *proxy_of(const struct server *s)
+{
+    return s->conn.worker->proxy;
+}
+
+const char *server_state_name(const struct server *s)
+{
+    switch (s->state) {
+    case SERVER_CONNECTING:
+    case SERVER_LOGIN:
+        return "new";
+    case SERVER_IDLE:
+        return s->cancels > 0 ? "being_canceled" : "idle";
+    case SERVER_IN_USE:
+    case SERVER_SYNCING:
+        return "active";
+    case SERVER_TESTING:
+    case SERVER_RESETTING:
+        return "tested";
+    case SERVER_CLOSED:
+        break;
+    }
+    return "closed";
+}
+
+void server_log(struct server *s, enum log_level level, const char *fmt, ...)
+{
+    if (!log_wants(proxy_of(s)->log, level))
+        return;
+    va_list args;
+    va_start(args, fmt);
+    struct text t;
+    text_init(&t);
+    text_vprintf(&t, fmt, args);
+    va_end(args);
+    proxy_log_conn(proxy_of(s), level, 'S', s, s->pool->db->name, s->pool->user->name,
+                   &s->conn.peer, "%s", t.ptr);
+    text_free(&t);
+}
+
+/* ---- the queue of owed replies ---------------------------------------------------------- */
+
+struct reply_owed *server_owe(struct server *s, enum reply_ends ends, enum reply_audience audience)
+{
+    struct reply_queue *q = &s->owed;
+
+    if (q->count == q->cap) {
+        unsigned cap = q->cap == 0 ? 16 : q->cap * 2;
+        struct reply_owed *ring = mem_alloc(cap * sizeof(*ring));
+        for (unsigned i = 0; i < q->count; i++)
+            ring[i] = q->ring[(q->head + i) & (q->cap - 1)];
+        free(q->ring);
+        q->ring = ring;
+        q->cap = cap;
+        q->head = 0;
+    }
+    struct reply_owed *o = &q->ring[(q->head + q->count++) & (q->cap - 1)];
+    *o = (struct reply_owed){ .ends = ends, .audience = audience };
+    return o;
+}
+
+static struct reply_owed *owed_first(struct server *s)
+{
+    return s->owed.count == 0 ? NULL : &s->owed.ring[s->owed.head];
+}
+
+static void owed_pop(struct server *s)
+{
+    struct reply_owed *o = owed_first(s);
+
+    if (o->statement != NULL)
+        statement_unref(&s->conn.worker->statements, o->statement);
+    free(o->error);
+    s->owed.head = (s->owed.head + 1) & (s->owed.cap - 1);
+    s->owed.count--;
+}
+
+/* The first owed reply arrived. */
+static void owed_succeed(struct server *s)
+{
+    struct reply_owed *o = owed_first(s);
+
+    if (o->client_lacks && s->client != NULL) {
+        struct client_statement *cs = client_statement_by_serial(&s->client->statements, o->serial);
+        if (cs != NULL)
+            client_statement_remove(&s->client->statements, cs, &s->conn.worker->statements);
+    }
+    owed_pop(s);
+}
+
+/* The first owed reply never comes. */
+static void owed_drop(struct server *s)
+{
+    struct reply_owed *o = owed_first(s);
+
+    if (o->server_has)
+        server_statements_remove(&s->statements, o->statement, &s->conn.worker->statements);
+    if (o->server_lacks)
+        server_statements_add(&s->statements, o->statement);
+    if ((o->client_has || o->client_lacks) && s->client != NULL) {
+        struct client_statement *cs = client_statement_by_serial(&s->client->statements, o->serial);
+        if (cs != NULL && o->client_lacks)
+            cs->closing = false;
+        else if (cs != NULL)
+            client_statement_remove(&s->client->statements, cs, &s->conn.worker->statements);
+    }
+    owed_pop(s);
+}
+
+void server_answer_fakes(struct server *s)
+{
+    struct reply_owed *o;
+
+    while ((o = owed_first(s)) != NULL && o->audience == REPLY_FAKED) {
+        wire_put_empty(&s->client->conn.out,
+                       o->ends == ENDS_PARSE ? BE_PARSE_COMPLETE : BE_CLOSE_COMPLETE);
+        conn_flush(&s->client->conn);
+        owed_succeed(s);
+    }
+}
+
+bool server_is_quiet(const struct server *s)
+{
+    return s->owed.count == 0 && bytequeue_len(&s->conn.out) == 0 &&
+           bytequeue_len(&s->conn.in) == 0;
+}
+
+bool server_is_clean(const struct server *s)
+{
+    return s->owed.count == 0 && s->tx_status == STATUS_IDLE && !s->copy_in && !s->marked &&
+           s->reader.body_left == 0;
+}
+
+/* ---- life ------------------------------------------------------------------------------- */
+
+static void move(struct server *s, enum server_state state)
+{
+    struct pool *p = s->pool;
+    struct list *from = s->state == SERVER_CONNECTING || s->state == SERVER_LOGIN ? &p->opening
+                        : s->state == SERVER_IDLE                                 ? &p->idle
+                        : s->state == SERVER_IN_USE || s->state == SERVER_SYNCING ? &p->active
+                                                                                  : &p->busy;
+    struct list *to = state == SERVER_CONNECTING || state == SERVER_LOGIN ? &p->opening
+                      : state == SERVER_IDLE                              ? &p->idle
+                      : state == SERVER_IN_USE || state == SERVER_SYNCING ? &p->active
+                                                                          : &p->busy;
+
+    s->used_at_us = s->conn.worker->now_us;
+    s->state = state;
+    if (from == to && state != SERVER_CLOSED)
+        return;
+    list_remove(from, &s->pool_node);
+    if (state != SERVER_CLOSED)
+        list_append(to, &s->pool_node);
+}
+
+static struct server *of_timer(struct timer *t)
+{
+    return (struct server *)(void *)((char *)t - offsetof(struct server, timer));
+}
+
+static void on_connect_timeout(struct timer *t)
+{
+    struct server *s = of_timer(t);
+
+    pool_on_login_failed(s->pool, s, s->state == SERVER_LOGIN, (struct str){ "", 0 },
+                         STR("connect timeout"));
+    server_close(s, "connect timeout");
+}
+
+static void on_test_timeout(struct timer *t)
+{
+    server_close(of_timer(t), "test query timeout");
+}
+
+struct server *server_open(struct pool *p, bool from_reserve)
+{
+    struct worker *w = p->worker;
+    struct proxy *proxy = w->proxy;
+    const struct config_database *entry = p->db->entry;
+    struct server *s = mem_alloc(sizeof(*s));
+    struct address to = { .port = entry->port > 0 ? entry->port : 5432 };
+    const char *host = proxy->config->unix_socket_dir;
+
+    conn_init(&s->conn, w, &server_conn_ops);
+    s->pool = p;
+    s->id = ++proxy->next_id;
+    s->from_reserve = from_reserve;
+    s->tx_status = STATUS_IDLE;
+    wire_reader_init(&s->reader, SENT_BY_BACKEND, WHOLE_MAX);
+    server_statements_init(&s->statements);
+    text_init(&s->welcome);
+    s->state = SERVER_CONNECTING;
+    s->used_at_us = s->connected_at_us = w->now_us;
+    list_append(&p->opening, &s->pool_node);
+    list_append(&w->servers, &s->worker_node);
+    p->db->n_servers++;
+    p->user->n_servers++;
+
+    if (entry->n_hosts > 0) {
+        int i = p->db->next_host % (int)entry->n_hosts;
+        host = entry->hosts[i];
+        if (entry->load_balance_hosts != LOAD_BALANCE_HOSTS_DISABLE || p->last_connect_failed)
+            i++;
+        p->db->next_host = i;
+    } else if (host[0] == '\0') {
+        host = "/tmp";
+    }
+    snprintf(to.host, sizeof(to.host), "%s", host);
+    to.is_unix = to.host[0] == '/' || to.host[0] == '@';
+    if (proxy->config->server_connect_timeout_us > 0)
+        timer_set(&w->timers, &s->timer,
+                  w->now_us + (uint64_t)proxy->config->server_connect_timeout_us,
+                  on_connect_timeout);
+    conn_connect(&s->conn, &to);
+    return s;
+}
+
+void server_close(struct server *s, const char *reason)
+{
+    struct pool *p = s->pool;
+    struct worker *w = s->conn.worker;
+
+    if (s->state == SERVER_CLOSED)
+        return;
+    if (s->lent) {
+        /* A helper thread uses it: it is closed when the job returns. */
+        s->retire = true;
+        s->retire_reason = reason;
+        w->ops->shutdown(w->io, &s->conn);
+        return;
+    }
+    if (proxy_of(s)->config->log_disconnections)
+        server_log(s, LEVEL_LOG, "closing because: %s (age=%" PRIu64 "s)", reason,
+                   (w->now_us - s->connected_at_us) / 1000000);
+    timer_unset(&w->timers, &s->timer);
+    if (s->state != SERVER_CONNECTING && s->state != SERVER_LOGIN && !s->lent &&
+        bytequeue_len(&s->conn.out) == 0) {
+        wire_put_empty(&s->conn.out, FE_TERMINATE);
+    }
+    move(s, SERVER_CLOSED);
+    list_remove(&w->servers, &s->worker_node);
+    p->db->n_servers--;
+    p->user->n_servers--;
+    cancel_forget_server(p, s);
+    while (s->owed.count > 0)
+        owed_pop(s);
+    s->client = NULL;
+    conn_close(&s->conn);
+    pool_on_server_closed(p);
+}
+
+static void server_free(struct conn *c)
+{
+    struct server *s = of_conn(c);
+
+    free(s->owed.ring);
+    server_statements_free(&s->statements, &c->worker->statements);
+    params_clear(&s->params);
+    text_free(&s->welcome);
+    scram_client_free(s->scram);
+    free(s);
+}
+
+/* Takes the client off, then closes. */
+static void lose(struct server *s, const char *reason, struct str error_frame)
+{
+    struct client *c = s->client;
+
+    s->client = NULL;
+    if (c != NULL)
+        c->server = NULL;
+    server_close(s, reason);
+    if (c != NULL)
+        client_on_server_lost(c, reason, error_frame);
+}
+
+/* ---- login ------------------------------------------------------------------------------ */
+
+static void on_connected(struct conn *conn)
+{
+    struct server *s = of_conn(conn);
+    const struct config_database *entry = s->pool->db->entry;
+    struct bytequeue *out = &conn->out;
+    char peer[300], local[300];
+
+    address_print(&conn->peer, peer, sizeof(peer));
+    address_print(&conn->local, local, sizeof(local));
+    if (proxy_of(s)->config->log_connections)
+        server_log(s, LEVEL_LOG, "new connection to server (from %s)", local);
+    move(s, SERVER_LOGIN);
+    struct wire_mark m = startup_encode_begin(out, 3, 0);
+    startup_encode_param(out, STR("user"), str_from(s->pool->user->name));
+    startup_encode_param(out, STR("database"), str_from(s->pool->db->server_dbname));
+    if (entry != NULL) {
+        if (entry->client_encoding != NULL)
+            startup_encode_param(out, STR("client_encoding"), str_from(entry->client_encoding));
+        if (entry->datestyle != NULL)
+            startup_encode_param(out, STR("datestyle"), str_from(entry->datestyle));
+        if (entry->timezone != NULL)
+            startup_encode_param(out, STR("timezone"), str_from(entry->timezone));
+        if (entry->application_name != NULL)
+            startup_encode_param(out, STR("application_name"), str_from(entry->application_name));
+    }
+    startup_encode_end(out, m);
+    conn_flush(conn);
+}
+
+static void login_fail(struct server *s, struct str frame, const char *message)
+{
+    pool_on_login_failed(s->pool, s, true, frame, str_from(message));
+    server_close(s, "login failed");
+}
+
+static void on_parameter(struct server *s, struct str frame, struct str body)
+{
+    struct str name, value;
+
+    if (!wire_decode_parameter_status(body, &name, &value))
+        return;
+    int i = params_find(&proxy_of(s)->params_names, name);
+    if (i >= 0)
+        params_set(&s->params, i, value);
+    else if (s->state == SERVER_LOGIN)
+        text_put_str(&s->welcome, frame);
+    if (s->state == SERVER_LOGIN && str_equal(name, STR("server_version"))) {
+        int major = 0, minor = 0;
+        sscanf(value.ptr, "%d.%d", &major, &minor); /* NUL follows */
+        s->server_version = major * 10000 + minor;
+    }
+}
+
+static void finish_login(struct server *s)
+{
+    const struct config_database *entry = s->pool->db->entry;
+
+    if (!s->connect_query_sent && entry != NULL && entry->connect_query != NULL) {
+        s->connect_query_sent = true;
+        wire_encode_query(&s->conn.out, str_from(entry->connect_query));
+        conn_flush(&s->conn);
+        return;
+    }
+    timer_unset(&s->conn.worker->timers, &s->timer);
+    scram_client_free(s->scram);
+    s->scram = NULL;
+    pool_learn_parameters(s->pool, s);
+    move(s, SERVER_IDLE);
+    pool_on_server_ready(s->pool, s);
+}
+
+static void on_login_frame(struct server *s, const struct wire_piece *f)
+{
+    int32_t pid;
+    struct str key;
+    struct err e = { 0 };
+
+    switch (f->tag) {
+    case BE_AUTHENTICATION:
+        if (!login_answer_server(s, f->body, &e)) {
+            server_log(s, LEVEL_WARNING, "server login failed: FATAL %s", e.message);
+            login_fail(s, (struct str){ "", 0 }, e.message);
+        }
+        break;
+    case BE_PARAMETER_STATUS:
+        on_parameter(s, f->bytes, f->body);
+        break;
+    case BE_BACKEND_KEY_DATA:
+        if (wire_decode_backend_key(f->body, &pid, &key)) {
+            s->backend_pid = pid;
+            s->backend_key_len = (unsigned)key.len;
+            memcpy(s->backend_key, key.ptr, key.len);
+        }
+        break;
+    case BE_ERROR:
+        notice_decode_err(f->body, &e);
+        if (s->connect_query_sent) {
+            server_log(s, LEVEL_WARNING, "error in connect_query: %s", e.message);
+        } else {
+            server_log(s, LEVEL_WARNING, "server login failed: FATAL %s", e.message);
+            login_fail(s, f->bytes, e.message);
+        }
+        break;
+    case BE_READY_FOR_QUERY:
+        finish_login(s);
+        break;
+    default: /* notices, rows of connect_query */
+        break;
+    }
+    err_clear(&e);
+}
+
+/* ---- in use ----------------------------------------------------------------------------- */
+
+/* What goes to the client as it is; neighbours are sent as one. */
+struct run {
+    const char *ptr;
+    size_t len;
+};
+
+static void run_end(struct server *s, struct run *r)
+{
+    if (r->len > 0 && s->client != NULL) {
+        conn_send(&s->client->conn, r->ptr, r->len);
+        s->pool->db->stats.server_bytes += r->len;
+    }
+    r->len = 0;
+}
+
+static void run_add(struct server *s, struct run *r, struct str bytes)
+{
+    if (r->len > 0 && r->ptr + r->len != bytes.ptr)
+        run_end(s, r);
+    if (r->len == 0)
+        r->ptr = bytes.ptr;
+    r->len += bytes.len;
+}
+
+/* An error ends an extended batch: nothing up to its Sync is answered. */
+static void on_error_in_use(struct server *s, const struct wire_piece *f, struct run *r)
+{
+    struct reply_owed *o = owed_first(s);
+    struct client *c = s->client;
+
+    if (s->state == SERVER_SYNCING || s->state == SERVER_TESTING || s->state == SERVER_RESETTING) {
+        struct err e = { 0 };
+        notice_decode_err(f->body, &e);
+        server_log(s, LEVEL_WARNING, "%s failed: %s",
+                   s->state == SERVER_SYNCING   ? "setting of parameters"
+                   : s->state == SERVER_TESTING ? "server_check_query"
+                                                : "server_reset_query",
+                   e.message);
+        err_clear(&e);
+        if (s->state == SERVER_SYNCING)
+            lose(s, "invalid server parameter", f->bytes);
+        else
+            server_close(s,
+                         s->state == SERVER_TESTING ? "test query failed" : "reset query failed");
+        return;
+    }
+    s->copy_in = false;
+    if (o != NULL && o->audience == REPLY_SUBSTITUTED) {
+        run_end(s, r);
+        conn_send(&c->conn, o->error, o->error_len);
+    } else {
+        run_add(s, r, f->bytes);
+    }
+    if (o == NULL || o->ends == ENDS_QUERY)
+        return;
+    while ((o = owed_first(s)) != NULL && o->ends != ENDS_SYNC)
+        owed_drop(s);
+    if (o == NULL) {
+        c->skips = true;
+        if (c->lend != NULL) {
+            /* It was to follow what failed. */
+            lending_abandon(c);
+            conn_wake(&c->conn);
+        }
+    }
+}
+
+/* Known statements are gone after these; the tag tells. */
+static void on_command_complete(struct server *s, struct str body)
+{
+    struct str tag = { body.ptr, body.len > 0 ? body.len - 1 : 0 };
+
+    if (str_equal(tag, STR("DISCARD ALL")) || str_equal(tag, STR("DEALLOCATE ALL"))) {
+        server_statements_clear(&s->statements, &s->conn.worker->statements);
+        if (s->client != NULL)
+            client_statements_clear(&s->client->statements, &s->conn.worker->statements);
+    }
+}
+
+static void on_ready(struct server *s, const struct wire_piece *f, struct run *r)
+{
+    enum wire_status status;
+    struct reply_owed *o = owed_first(s);
+    bool forwarded = o == NULL || o->audience == REPLY_FORWARDED;
+    struct client *c = s->client;
+
+    if (!wire_decode_ready(f->body, &status)) {
+        lose(s, "bad ReadyForQuery", (struct str){ "", 0 });
+        return;
+    }
+    s->tx_status = (char)status;
+    s->copy_in = false;
+    if (o != NULL) {
+        while (owed_first(s)->ends != ENDS_SYNC && owed_first(s)->ends != ENDS_QUERY &&
+               s->owed.count > 1)
+            owed_drop(s);
+        owed_succeed(s);
+    }
+    switch (s->state) {
+    case SERVER_SYNCING:
+        /* The server's spelling of a value is the canonical one. */
+        for (int i = 0; i < proxy_of(s)->params_names.count; i++)
+            if (s->params_changed & (1u << i))
+                params_share(&c->params, &s->params, i);
+        s->state = SERVER_IN_USE;
+        client_on_linked(c);
+        return;
+    case SERVER_TESTING:
+    case SERVER_RESETTING:
+        timer_unset(&s->conn.worker->timers, &s->timer);
+        if (status != STATUS_IDLE) {
+            server_close(s, "unclean server");
+        } else {
+            s->tested = s->state == SERVER_TESTING;
+            move(s, SERVER_IDLE);
+            pool_on_server_ready(s->pool, s);
+        }
+        return;
+    case SERVER_CONNECTING:
+    case SERVER_LOGIN:
+    case SERVER_IDLE:
+    case SERVER_CLOSED:
+    case SERVER_IN_USE:
+        break;
+    }
+    if (!forwarded) {
+        if (s->owed.count == 0 && c->lend != NULL) {
+            run_end(s, r);
+            client_on_quiet(c);
+        }
+        return;
+    }
+    if (s->marked && s->owed.count == 0) {
+        s->marked = false;
+        if (status != STATUS_FAILED) {
+            /* The job emits the ReadyForQuery. */
+            run_end(s, r);
+            client_on_request_mark(c);
+            return;
+        }
+    }
+    run_add(s, r, f->bytes);
+    if (s->owed.count == 0 || owed_first(s)->audience == REPLY_FAKED)
+        run_end(s, r);
+    client_on_batch_done(c);
+}
+
+/* Takes one piece. False: stop, s may be closed or lent. */
+static bool on_piece(struct server *s, const struct wire_piece *f, struct run *r)
+{
+    struct client *c = s->client;
+    struct reply_owed *o = owed_first(s);
+    bool swallowed = s->state != SERVER_IN_USE || (o != NULL && o->audience == REPLY_SWALLOWED);
+
+    if (f->starts) {
+        switch (f->tag) {
+        case BE_DATA_ROW:
+        case BE_COPY_DATA:
+            break;
+        case BE_ERROR:
+            on_error_in_use(s, f, r);
+            return s->state != SERVER_CLOSED;
+        case BE_NOTICE:
+            if (f->ends && notice_has_sqlstate(f->body, DVM_NOTICE_SQLSTATE)) {
+                s->marked = true;
+                return true;
+            }
+            if (s->state == SERVER_IN_USE)
+                run_add(s, r, f->bytes);
+            return true;
+        case BE_NOTIFICATION:
+            if (s->state == SERVER_IN_USE)
+                run_add(s, r, f->bytes);
+            return true;
+        case BE_PARAMETER_STATUS:
+            on_parameter(s, f->bytes, f->body);
+            if (s->state == SERVER_IN_USE) {
+                struct str name, value;
+                int i;
+                if (wire_decode_parameter_status(f->body, &name, &value) &&
+                    (i = params_find(&proxy_of(s)->params_names, name)) >= 0)
+                    params_share(&c->params, &s->params, i);
+                run_add(s, r, f->bytes);
+            }
+            return true;
+        case BE_READY_FOR_QUERY:
+            on_ready(s, f, r);
+            return s->state != SERVER_CLOSED && !s->lent;
+        case BE_COPY_IN_RESPONSE:
+            s->copy_in = true;
+            break;
+        default:
+            break;
+        }
+    }
+    if (!swallowed)
+        run_add(s, r, f->bytes);
+    if (!f->ends)
+        return true;
+
+    uint8_t ends;
+    switch (f->tag) {
+    case BE_PARSE_COMPLETE:
+        ends = ENDS_PARSE;
+        break;
+    case BE_BIND_COMPLETE:
+        ends = ENDS_BIND;
+        break;
+    case BE_CLOSE_COMPLETE:
+        ends = ENDS_CLOSE;
+        break;
+    case BE_ROW_DESCRIPTION:
+    case BE_NO_DATA:
+        ends = ENDS_DESCRIBE;
+        break;
+    case BE_COMMAND_COMPLETE:
+        on_command_complete(s, f->body);
+        ends = ENDS_EXECUTE;
+        break;
+    case BE_EMPTY_QUERY:
+    case BE_PORTAL_SUSPENDED:
+        ends = ENDS_EXECUTE;
+        break;
+    case BE_COPY_IN_RESPONSE:
+        /* In COPY FROM STDIN the server ignores a Sync that the client sent with the Execute. */
+        if (o != NULL && o->ends == ENDS_EXECUTE)
+            while (s->owed.count > 1 &&
+                   s->owed.ring[(s->owed.head + s->owed.count - 1) & (s->owed.cap - 1)].ends ==
+                       ENDS_SYNC)
+                s->owed.count--;
+        return true;
+    default:
+        return true;
+    }
+    if (o != NULL && o->ends == ends) {
+        owed_succeed(s);
+        o = owed_first(s);
+        if (o != NULL && o->audience == REPLY_FAKED) {
+            run_end(s, r);
+            server_answer_fakes(s);
+        }
+        if (s->owed.count == 0 && c != NULL && c->lend != NULL) {
+            run_end(s, r);
+            client_on_quiet(c);
+            return s->state != SERVER_CLOSED && !s->lent;
+        }
+    }
+    return true;
+}
+
+static uint32_t whole_max(char tag)
+{
+    switch (tag) {
+    case BE_DATA_ROW:
+    case BE_COPY_DATA:
+    case BE_ROW_DESCRIPTION:
+    case BE_PARAMETER_DESCRIPTION:
+    case BE_FUNCTION_CALL:
+        return WIRE_HEADER_LEN;
+    default:
+        return WHOLE_MAX;
+    }
+}
+
+static size_t on_bytes(struct conn *conn, struct str bytes)
+{
+    struct server *s = of_conn(conn);
+    size_t used = 0;
+    struct run r = { 0 };
+    bool go_on = true;
+
+    while (go_on && used < bytes.len) {
+        struct str rest = { bytes.ptr + used, bytes.len - used };
+        struct wire_header h;
+        struct wire_piece f;
+        enum wire_result result = WIRE_FRAME;
+
+        if (s->lent) {
+            conn->held = true;
+            break;
+        }
+        if (wire_reader_is_between(&s->reader)) {
+            result = wire_peek_header(SENT_BY_BACKEND, rest, &h);
+            s->reader.whole_max = whole_max(h.tag);
+        }
+        if (result == WIRE_FRAME)
+            result = wire_reader_next(&s->reader, rest, &f);
+        if (result == WIRE_NEED_MORE)
+            break;
+        if (result == WIRE_MALFORMED) {
+            run_end(s, &r);
+            if (s->state == SERVER_LOGIN)
+                pool_on_login_failed(s->pool, s, true, (struct str){ "", 0 },
+                                     STR("the server does not speak the protocol"));
+            lose(s, "bad packet from server", (struct str){ "", 0 });
+            return used;
+        }
+        used += f.bytes.len;
+        switch (s->state) {
+        case SERVER_LOGIN:
+            on_login_frame(s, &f);
+            go_on = s->state != SERVER_CLOSED;
+            break;
+        case SERVER_IDLE:
+            /* A ParameterStatus (configuration reload) is fine, all else is a farewell or worse. */
+            if (f.tag == BE_PARAMETER_STATUS) {
+                on_parameter(s, f.bytes, f.body);
+            } else if (f.tag == BE_ERROR && f.ends) {
+                struct err e = { 0 };
+                notice_decode_err(f.body, &e);
+                server_log(s, LEVEL_WARNING, "got packet 'E' from server when not linked: %s",
+                           e.message);
+                err_clear(&e);
+                server_close(s, "server conn crashed?");
+                go_on = false;
+            } else if (f.tag != BE_NOTICE && f.tag != BE_NOTIFICATION) {
+                server_close(s, "got packet from server when not linked");
+                go_on = false;
+            }
+            break;
+        case SERVER_IN_USE:
+        case SERVER_SYNCING:
+        case SERVER_TESTING:
+        case SERVER_RESETTING:
+            go_on = on_piece(s, &f, &r);
+            break;
+        case SERVER_CONNECTING:
+        case SERVER_CLOSED:
+            go_on = false;
+            break;
+        }
+    }
+    if (s->state != SERVER_CLOSED) {
+        run_end(s, &r);
+        if (s->client != NULL && conn_is_full(&s->client->conn))
+            conn_pause(conn, true);
+        if (s->client != NULL && s->owed.count < REPLIES_OWED_MAX / 2)
+            conn_pause(&s->client->conn, false);
+    }
+    return used;
+}
+
+static void on_gone(struct conn *conn, const char *reason)
+{
+    struct server *s = of_conn(conn);
+
+    if (s->state == SERVER_CONNECTING) {
+        struct text t;
+        text_init(&t);
+        text_printf(&t, "%s", reason != NULL ? reason : "connection closed");
+        server_log(s, LEVEL_WARNING, "connect failed: %s", t.ptr);
+        pool_on_login_failed(s->pool, s, false, (struct str){ "", 0 }, STR("connect failed"));
+        text_free(&t);
+        server_close(s, "connect failed");
+    } else if (s->state == SERVER_LOGIN) {
+        pool_on_login_failed(s->pool, s, true, (struct str){ "", 0 }, STR("server conn crashed?"));
+        server_close(s, "server conn crashed?");
+    } else {
+        lose(s, "server conn crashed?", (struct str){ "", 0 });
+    }
+}
+
+static void on_room(struct conn *conn)
+{
+    struct server *s = of_conn(conn);
+
+    if (s->client != NULL)
+        conn_pause(&s->client->conn, false);
+}
+
+static const struct conn_ops server_conn_ops = {
+    .on_bytes = on_bytes,
+    .on_connected = on_connected,
+    .on_gone = on_gone,
+    .on_room = on_room,
+    .free = server_free,
+};
+
+/* ---- link and unlink -------------------------------------------------------------------- */
+
+void server_link(struct server *s, struct client *c)
+{
+    struct text sql;
+
+    s->client = c;
+    c->server = s;
+    s->tested = false;
+    s->pool->db->stats.server_assignments++;
+    text_init(&sql);
+    if (params_differences(&proxy_of(s)->params_names, &c->params, &s->params, &sql,
+                           &s->params_changed)) {
+        move(s, SERVER_SYNCING);
+        wire_encode_query(&s->conn.out, text_str(&sql));
+        conn_flush(&s->conn);
+        server_owe(s, ENDS_QUERY, REPLY_SWALLOWED);
+    } else {
+        move(s, SERVER_IN_USE);
+        client_on_linked(c);
+    }
+    text_free(&sql);
+}
+
+static void send_own_query(struct server *s, const char *sql, enum server_state state)
+{
+    move(s, state);
+    wire_encode_query(&s->conn.out, str_from(sql));
+    conn_flush(&s->conn);
+    server_owe(s, ENDS_QUERY, REPLY_SWALLOWED);
+    timer_set(&s->conn.worker->timers, &s->timer,
+              s->conn.worker->now_us +
+                  (uint64_t)(proxy_of(s)->config->server_connect_timeout_us > 0
+                                 ? proxy_of(s)->config->server_connect_timeout_us
+                                 : 15000000),
+              on_test_timeout);
+}
+
+void server_test(struct server *s)
+{
+    const char *query = proxy_of(s)->config->server_check_query;
+
+    send_own_query(s, strcmp(query, "<empty>") == 0 ? "" : query, SERVER_TESTING);
+}
+
+void server_unlink(struct server *s, bool client_is_gone)
+{
+    struct proxy *proxy = proxy_of(s);
+    struct client *c = s->client;
+    bool clean =
+        server_is_clean(s) && s->state == SERVER_IN_USE && bytequeue_len(&s->conn.out) == 0;
+
+    if (c != NULL)
+        c->server = NULL;
+    s->client = NULL;
+    conn_pause(&s->conn, false);
+    if (client_is_gone && !clean) {
+        if (s->owed.count > 0)
+            cancel_own_query(s);
+        server_close(s, "client disconnect while server was not ready");
+        return;
+    }
+    bool reset =
+        pool_mode_of(s->pool) == POOL_MODE_SESSION || proxy->config->server_reset_query_always;
+    if (reset && !s->retire && proxy->config->server_reset_query[0] != '\0') {
+        send_own_query(s, proxy->config->server_reset_query, SERVER_RESETTING);
+        return;
+    }
+    move(s, SERVER_IDLE);
+    pool_on_server_ready(s->pool, s);
+}
+
+void server_take_back(struct server *s, char tx_status, struct str frames)
+{
+    struct wire_frame f;
+
+    s->lent = false;
+    s->tx_status = tx_status;
+    while (wire_next_frame(SENT_BY_BACKEND, frames, &f) == WIRE_FRAME) {
+        struct str name, value;
+        int i;
+        on_parameter(s, f.bytes, f.body);
+        if (s->client != NULL && wire_decode_parameter_status(f.body, &name, &value) &&
+            (i = params_find(&proxy_of(s)->params_names, name)) >= 0)
+            params_share(&s->client->params, &s->params, i);
+        frames.ptr += f.bytes.len;
+        frames.len -= f.bytes.len;
+    }
+}
+
+/* ---- prepared statements ---------------------------------------------------------------- */
+
+void server_evict_statements(struct server *s)
+{
+    unsigned max = (unsigned)proxy_of(s)->config->max_prepared_statements;
+
+    while (max > 0 && s->statements.lru.count >= max) {
+        struct statement *oldest = server_statements_oldest(&s->statements);
+        struct reply_owed *o = server_owe(s, ENDS_CLOSE, REPLY_SWALLOWED);
+        o->statement = statement_ref(oldest);
+        o->server_lacks = true;
+        wire_encode_close(&s->conn.out, TARGET_STATEMENT, str_from(oldest->name));
+        server_statements_remove(&s->statements, oldest, &s->conn.worker->statements);
+    }
+}
+
+void server_prepare(struct server *s, struct statement *st)
+{
+    if (server_statements_has(&s->statements, st)) {
+        server_statements_touch(&s->statements, st);
+        return;
+    }
+    server_evict_statements(s);
+    struct reply_owed *o = server_owe(s, ENDS_PARSE, REPLY_SWALLOWED);
+    o->statement = statement_ref(st);
+    o->server_has = true;
+    wire_encode_parse_tail(&s->conn.out, str_from(st->name),
+                           (struct str){ st->body, st->body_len });
+    conn_flush(&s->conn);
+    server_statements_add(&s->statements, st);
+    s->pool->db->stats.server_parses++;
+}

@@ -1,0 +1,153 @@
+/* One server connection.
+ *
+ *   CONNECTING -> LOGIN -> IDLE <-> IN_USE
+ *                           ^  \        |
+ *                           |   v       v
+ *                          TESTING   RESETTING -> IDLE         any -> CLOSED
+ *
+ * While IN_USE every request that was sent is in `owed`: what ends its reply, who shall see the
+ * reply, and what its success changes. Requests of our own (Parse of a known statement, SET of
+ * parameters, probes) are swallowed; replies that the server never sends (Parse that was not
+ * needed) are faked in their place of the stream.
+ */
+#ifndef PGTRICKLE_PROXY_SERVER_H
+#define PGTRICKLE_PROXY_SERVER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/list.h"
+#include "base/text.h"
+#include "protocol/reader.h"
+#include "protocol/scram.h"
+#include "proxy/conn.h"
+#include "proxy/params.h"
+#include "proxy/pool.h"
+#include "proxy/prepared.h"
+#include "proxy/timers.h"
+
+enum server_state {
+    SERVER_CONNECTING,
+    SERVER_LOGIN,
+    SERVER_IDLE,
+    SERVER_IN_USE,
+    SERVER_SYNCING,   /* linked; the client's parameters are being set */
+    SERVER_TESTING,   /* probe */
+    SERVER_RESETTING, /* server_reset_query */
+    SERVER_CLOSED,
+};
+
+enum reply_ends {
+    ENDS_PARSE,    /* '1' */
+    ENDS_BIND,     /* '2' */
+    ENDS_CLOSE,    /* '3' */
+    ENDS_DESCRIBE, /* 'T' or 'n' */
+    ENDS_EXECUTE,  /* 'C', 'I', 's' */
+    ENDS_SYNC,     /* 'Z' */
+    ENDS_QUERY,    /* 'Z'; also FunctionCall */
+};
+
+enum reply_audience {
+    REPLY_FORWARDED,
+    REPLY_SWALLOWED,  /* an error is forwarded all the same */
+    REPLY_FAKED,      /* nothing was sent: answered by us when its turn comes */
+    REPLY_SUBSTITUTED /* made to fail: its error is shown as `error` */
+};
+
+/* A request that was sent (or is faked), and what its success means. What is noted here as done at
+ * send time (statements that the server will have, names of the client) is undone when an error
+ * drops the request. */
+struct reply_owed {
+    uint8_t ends;
+    uint8_t audience;
+    bool server_has;   /* Parse: `statement` is in server->statements since */
+    bool server_lacks; /* Close of our own: `statement` was taken out */
+    bool client_has;   /* Parse: the client's name `serial` is known since */
+    bool client_lacks; /* Close: the client's name `serial` goes when this succeeds */
+    uint32_t serial;
+    struct statement *statement; /* a reference, or NULL */
+    char *error;                 /* REPLY_SUBSTITUTED: an ErrorResponse frame, malloc */
+    size_t error_len;
+};
+
+struct reply_queue {
+    struct reply_owed *ring;
+    unsigned head;
+    unsigned count;
+    unsigned cap; /* a power of two */
+};
+
+/* A client that pipelines more than this waits. */
+#define REPLIES_OWED_MAX 65536
+
+struct server {
+    struct conn conn; /* first */
+    struct pool *pool;
+    struct list_node pool_node; /* in the list of the pool that fits the state */
+    struct list_node worker_node;
+    uint64_t id;
+    enum server_state state;
+    struct client *client; /* IN_USE, SYNCING */
+    struct timer timer;    /* connect, login, probe */
+    uint64_t connected_at_us;
+    uint64_t used_at_us; /* last change of state */
+    int backend_pid;
+    unsigned char backend_key[256]; /* secret part */
+    unsigned backend_key_len;
+    char tx_status; /* of the last ReadyForQuery */
+    bool retire;    /* close when free */
+    const char *retire_reason;
+    bool from_reserve;
+    bool tested; /* the probe succeeded since it was last used */
+    int cancels; /* in flight to this server: not reused before they are done */
+    /* IN_USE */
+    struct reply_queue owed;
+    struct wire_reader reader;
+    bool copy_in; /* the server waits for CopyData */
+    bool marked;  /* a private NOTICE arrived: LEND_COMPLETE before the next ReadyForQuery */
+    bool lent;    /* a helper thread has the descriptor */
+    struct server_statements statements;
+    struct params params;
+    unsigned params_changed; /* SYNCING */
+    /* LOGIN */
+    struct scram_client *scram;
+    struct text welcome; /* ParameterStatus frames of what is not followed */
+    int server_version;
+    bool connect_query_sent;
+};
+
+/* Opens a connection for the pool. */
+struct server *server_open(struct pool *p, bool from_reserve);
+/* Takes the server out of the pool and closes it; its client, if any, must have been unlinked. */
+void server_close(struct server *s, const char *reason);
+
+/* Linked to a client from now on: parameters are set first if they differ. */
+void server_link(struct server *s, struct client *c);
+/* The client lets go of it. Clean: goes back to the pool (reset first in session mode); else it is
+ * closed, with a cancel request when a query runs. */
+void server_unlink(struct server *s, bool client_is_gone);
+/* Nothing outstanding and no transaction. */
+bool server_is_clean(const struct server *s);
+bool server_is_quiet(const struct server *s); /* no reply is owed, nothing to be sent */
+
+/* Sends a probe (SERVER_TESTING). */
+void server_test(struct server *s);
+
+/* Queues what will be owed for the request that is sent next. The entry is valid until the next
+ * call. */
+struct reply_owed *server_owe(struct server *s, enum reply_ends ends, enum reply_audience audience);
+/* Answers fakes whose turn has come. */
+void server_answer_fakes(struct server *s);
+/* Makes sure that the server has the statement when the next message arrives: sends a Parse, and a
+ * Close when there are too many. */
+void server_prepare(struct server *s, struct statement *st);
+/* Room for one more statement. */
+void server_evict_statements(struct server *s);
+/* The helper thread is done with the connection. */
+void server_take_back(struct server *s, char tx_status, struct str parameter_frames);
+
+const char *server_state_name(const struct server *s);
+void server_log(struct server *s, enum log_level level, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+#endif
