@@ -26,6 +26,12 @@ class Differs(Wrong):
     """A stream table is not its query."""
 
 
+def in_short(e):
+    """An error of the server, and the innermost place where it happened."""
+    context = (e.diag.context or "").splitlines()
+    return f"{e.sqlstate}: {e.diag.message_primary or e}" + (f"\n    {context[0]}" if context else "")
+
+
 class Case:
     """One definition (or a chain of two), its data and its DML."""
 
@@ -113,7 +119,7 @@ class Runner:
         except psycopg.Error as e:
             if e.diag.sqlstate in ("23505", "23503", "23502") and e.diag.table_name in workload.TABLES:
                 return False
-            raise Wrong(f"{type(e).__name__} {e.sqlstate}: {e}\n    in: {statement}") from e
+            raise Wrong(f"{in_short(e)}\n    in: {statement}") from e
         for st, query in made:
             if st == "i1":
                 self.compare(st, query, statement)
@@ -151,7 +157,7 @@ class Runner:
         except Wrong as e:
             return str(e)
         except psycopg.Error as e:
-            return f"{type(e).__name__} {e.sqlstate}: {e}"
+            return in_short(e)
         return None
 
     def shrink(self, case):
