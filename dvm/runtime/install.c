@@ -118,6 +118,9 @@ out:
 
 static bool run_files(const struct dvm *d, struct db_libpq *c, struct err *e)
 {
+    /* Functions may name others that come later. */
+    if (!db_exec(db_libpq_db(c), e, "SET LOCAL check_function_bodies = off"))
+        return false;
     for (const struct dvm_embedded_sql *f = dvm_embedded_sql; f->name != NULL; f++) {
         if (!db_libpq_script(c, f->text, e)) {
             err_prefix(e, "installing pgtrickle (%s)", f->name);

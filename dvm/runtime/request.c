@@ -39,13 +39,11 @@ struct request {
     const char *schema;
     const char *name;
     const char *query;
-    const char *schedule; /* NULL: calculated */
-    const char *refresh_mode;
-    const char *pgt_id; /* of alter_*, rebuild */
+    const char *schedule;     /* NULL: calculated */
+    const char *refresh_mode; /* NULL: AUTO, or what it was */
+    const char *pgt_id;       /* of alter_*, rebuild */
     bool initialize;
     bool append_only;
-    bool or_replace;
-    bool if_not_exists;
 };
 
 /* A stream table that is there already. */
@@ -56,12 +54,8 @@ struct existing {
     const char *name;
     const char *query; /* the user's text */
     const char *requested_mode;
-    const char *refresh_mode;
-    const char *schedule;
-    bool append_only;
-    const char *search_path;
-    const char *settings;
     const char *owner;
+    bool append_only;
 };
 
 struct completion {
@@ -551,18 +545,18 @@ static bool relid_of(struct completion *c, const char *schema, const char *name,
     return true;
 }
 
-static bool find_existing(struct completion *c, const char *where, struct existing *x)
+static bool find_existing(struct completion *c, const char *pgt_id, struct existing *x)
 {
     struct db_rows r;
 
     *x = (struct existing){ 0 };
     if (!db_query(c->db, c->a, &r, c->e,
-                  "SELECT pgt_id, pgt_relid::oid, pgt_schema, pgt_name, original_query, "
-                  "requested_mode, refresh_mode, schedule, is_append_only, "
-                  "caller_search_path, settings::text, pg_catalog.pg_get_userbyid(c.relowner) "
+                  "SELECT pgt_id, pgt_relid, n.nspname, c.relname, original_query, "
+                  "requested_mode, pg_catalog.pg_get_userbyid(c.relowner), is_append_only "
                   "FROM pgtrickle.pgt_stream_tables "
-                  "JOIN pg_catalog.pg_class c ON c.oid = pgt_relid WHERE %s",
-                  where))
+                  "JOIN pg_catalog.pg_class c ON c.oid = pgt_relid "
+                  "JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE pgt_id = %s",
+                  pgt_id))
         return false;
     if (r.n_rows == 0)
         return true;
@@ -573,12 +567,8 @@ static bool find_existing(struct completion *c, const char *where, struct existi
         .name = db_cell(&r, 0, 3),
         .query = db_cell(&r, 0, 4),
         .requested_mode = db_cell(&r, 0, 5),
-        .refresh_mode = db_cell(&r, 0, 6),
-        .schedule = db_cell(&r, 0, 7),
-        .append_only = is_true(db_cell(&r, 0, 8)),
-        .search_path = db_cell(&r, 0, 9),
-        .settings = db_cell(&r, 0, 10),
-        .owner = db_cell(&r, 0, 11),
+        .owner = db_cell(&r, 0, 6),
+        .append_only = is_true(db_cell(&r, 0, 7)),
     };
     return true;
 }
@@ -622,34 +612,6 @@ static bool parse_mode(struct completion *c, const char *name, enum dvm_mode *mo
     return false;
 }
 
-static bool replace_existing(struct completion *c, const struct request *q,
-                             const struct existing *x, const struct dvm_definition *def);
-
-/* Answers whether the name was free; *done when the request ends here. */
-static bool meet_existing(struct completion *c, const struct request *q,
-                          const struct dvm_definition *def, bool *done)
-{
-    struct existing x;
-
-    *done = true;
-    if (!find_existing(c,
-                       arena_printf(c->a, "pgt_schema = %s AND pgt_name = %s", lit(c->a, q->schema),
-                                    lit(c->a, q->name)),
-                       &x))
-        return false;
-    if (x.pgt_id == NULL) {
-        *done = false;
-        return true;
-    }
-    if (q->or_replace)
-        return replace_existing(c, q, &x, def);
-    if (q->if_not_exists) {
-        tell(c, "NOTICE", "stream table \"%s\" already exists, skipping", q->name);
-        return true;
-    }
-    return err_set(c->e, ERR_REFUSAL, "42P07", "stream table \"%s\" already exists", q->name);
-}
-
 static bool complete_create(struct completion *c, const struct request *q)
 {
     struct dvm_definition def = {
@@ -658,13 +620,10 @@ static bool complete_create(struct completion *c, const struct request *q)
     const char *grant = NULL, *relid;
     struct db_rows rows;
     struct dvm_plan p;
-    bool done;
 
-    if (!parse_mode(c, q->refresh_mode, &def.mode) || !check_schedule(c, q->schedule) ||
-        !column_list(c, q, &def) || !meet_existing(c, q, &def, &done))
+    if (!parse_mode(c, q->refresh_mode != NULL ? q->refresh_mode : "AUTO", &def.mode) ||
+        !check_schedule(c, q->schedule) || !column_list(c, q, &def))
         return false;
-    if (done)
-        return true;
     if (!db_query(c->db, c->a, &rows, c->e, "SELECT pg_catalog.nextval('pgtrickle.pgt_id_seq')"))
         return false;
     def.pgt_id = strtoll(db_cell(&rows, 0, 0), NULL, 10);
@@ -680,39 +639,77 @@ static bool complete_create(struct completion *c, const struct request *q)
 
 /* ---- altering -------------------------------------------------------------------------------- */
 
-/* The table's columns in order, as the plan describes its own. */
-static bool same_columns(struct completion *c, const char *relid, const struct dvm_plan *p,
-                         bool *same)
+/* Columns of our own, as the compiler names them. */
+#define HIDDEN_PREFIX "__pgt_"
+
+/* The table's columns: name, type as the plan describes its own, hidden. */
+static bool table_columns(struct completion *c, const char *relid, struct db_rows *rows)
 {
-    struct db_rows rows;
+    return db_query(c->db, c->a, rows, c->e,
+                    "SELECT a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod) || "
+                    "CASE WHEN a.attcollation <> t.typcollation THEN ' COLLATE ' || "
+                    "(SELECT pg_catalog.quote_ident(n.nspname) || '.' || "
+                    "pg_catalog.quote_ident(o.collname) FROM pg_catalog.pg_collation o "
+                    "JOIN pg_catalog.pg_namespace n ON n.oid = o.collnamespace "
+                    "WHERE o.oid = a.attcollation) ELSE '' END, "
+                    "pg_catalog.starts_with(a.attname, '" HIDDEN_PREFIX "') "
+                    "FROM pg_catalog.pg_attribute a "
+                    "JOIN pg_catalog.pg_type t ON t.oid = a.atttypid "
+                    "WHERE a.attrelid = %s::oid AND a.attnum > 0 AND NOT a.attisdropped "
+                    "ORDER BY a.attnum",
+                    relid);
+}
 
-    *same = false;
-    if (!db_query(c->db, c->a, &rows, c->e,
-                  "SELECT a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod) || "
-                  "CASE WHEN a.attcollation <> t.typcollation THEN ' COLLATE ' || "
-                  "(SELECT pg_catalog.quote_ident(n.nspname) || '.' || "
-                  "pg_catalog.quote_ident(o.collname) FROM pg_catalog.pg_collation o "
-                  "JOIN pg_catalog.pg_namespace n ON n.oid = o.collnamespace "
-                  "WHERE o.oid = a.attcollation) ELSE '' END, a.attnotnull "
-                  "FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid "
-                  "WHERE a.attrelid = %s::oid AND a.attnum > 0 AND NOT a.attisdropped "
-                  "ORDER BY a.attnum",
-                  relid))
-        return false;
-    if (rows.n_rows != p->n_columns)
-        return true;
-    for (int i = 0; i < rows.n_rows; i++) {
-        const struct dvm_plan_column *col = &p->columns[i];
+static bool is_column(const struct db_rows *rows, int row, const struct dvm_plan_column *col)
+{
+    return strcmp(db_cell(rows, row, 0), col->name) == 0 &&
+           strcmp(db_cell(rows, row, 1), col->type) == 0;
+}
 
-        if (strcmp(db_cell(&rows, i, 0), col->name) != 0 ||
-            strcmp(db_cell(&rows, i, 1), col->type) != 0)
-            return true;
-        /* A NOT NULL that the new definition does not promise would make refreshes fail. */
-        if (is_true(db_cell(&rows, i, 2)) && !col->not_null)
-            return true;
+/* The columns that users see are the same, in the same order. */
+static bool is_same_to_users(const struct db_rows *rows, const struct dvm_plan *p)
+{
+    int row = 0;
+
+    for (int i = 0; i < p->n_columns; i++) {
+        if (p->columns[i].hidden)
+            continue;
+        while (row < rows->n_rows && is_true(db_cell(rows, row, 2)))
+            row++;
+        if (row == rows->n_rows || !is_column(rows, row++, &p->columns[i]))
+            return false;
     }
-    *same = true;
-    return true;
+    while (row < rows->n_rows && is_true(db_cell(rows, row, 2)))
+        row++;
+    return row == rows->n_rows;
+}
+
+/* Hidden columns come and go with the strategy; nothing of a user's depends on them. */
+static bool change_hidden(struct completion *c, const struct existing *x,
+                          const struct db_rows *rows, const struct dvm_plan *p)
+{
+    const char *table = qualified(c->a, x->schema, x->name);
+    bool ok = true;
+
+    for (int row = 0; ok && row < rows->n_rows; row++) {
+        bool stays = !is_true(db_cell(rows, row, 2));
+
+        for (int i = 0; i < p->n_columns && !stays; i++)
+            stays = is_column(rows, row, &p->columns[i]);
+        if (!stays)
+            ok = db_exec(c->db, c->e, "ALTER TABLE %s DROP COLUMN %s", table,
+                         ident(c->a, db_cell(rows, row, 0)));
+    }
+    for (int i = 0; ok && i < p->n_columns; i++) {
+        bool is_there = !p->columns[i].hidden;
+
+        for (int row = 0; row < rows->n_rows && !is_there; row++)
+            is_there = is_column(rows, row, &p->columns[i]);
+        if (!is_there)
+            ok = db_exec(c->db, c->e, "ALTER TABLE %s ADD COLUMN %s %s", table,
+                         ident(c->a, p->columns[i].name), p->columns[i].type);
+    }
+    return ok;
 }
 
 static bool drop_our_indexes(struct completion *c, const char *relid)
@@ -804,7 +801,8 @@ static bool recreate_table(struct completion *c, const struct existing *x, const
 }
 
 /* create_sql starts with CREATE TABLE; the indexes follow. */
-static bool empty_table(struct completion *c, const struct existing *x, const struct dvm_plan *p)
+static bool reuse_table(struct completion *c, const struct existing *x,
+                        const struct db_rows *columns, const struct dvm_plan *p)
 {
     struct db_rows theirs;
 
@@ -814,7 +812,7 @@ static bool empty_table(struct completion *c, const struct existing *x, const st
                     "FROM pg_catalog.pg_index WHERE indrelid = %s::oid",
                     x->relid) &&
            db_exec(c->db, c->e, "DELETE FROM %s", qualified(c->a, x->schema, x->name)) &&
-           run_all(c, p->create_sql + 1, p->n_create_sql - 1) &&
+           change_hidden(c, x, columns, p) && run_all(c, p->create_sql + 1, p->n_create_sql - 1) &&
            mark_indexes(c, x->relid, db_cell(&theirs, 0, 0));
 }
 
@@ -823,8 +821,8 @@ static bool redefine(struct completion *c, const struct request *q, const struct
                      struct dvm_definition *def, const char *reason)
 {
     const char *relid = x->relid, *grant = NULL;
+    struct db_rows columns;
     struct dvm_plan p;
-    bool keep;
 
     def->schema = x->schema;
     def->name = x->name;
@@ -835,13 +833,35 @@ static bool redefine(struct completion *c, const struct request *q, const struct
         !db_exec(c->db, c->e, "LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE",
                  qualified(c->a, x->schema, x->name)) ||
         !compile(c, def, &p, &grant) || !check_cycle(c, x, &p) ||
-        !same_columns(c, x->relid, &p, &keep))
+        !table_columns(c, x->relid, &columns))
         return false;
     if (!db_exec(c->db, c->e, "SELECT pgtrickle._drop_immediate(%s)", x->pgt_id) ||
-        !(keep ? empty_table(c, x, &p) : recreate_table(c, x, &p, &relid)) ||
+        !(is_same_to_users(&columns, &p) ? reuse_table(c, x, &columns, &p)
+                                         : recreate_table(c, x, &p, &relid)) ||
         !bring_to_life(c, q, relid, def, &p, true, "MANUAL", reason))
         return fail_in_our_sql(c, grant);
     tell_about_plan(c, def, &p);
+    return true;
+}
+
+/* The names that its columns have, which may be other than the query's own; none when the query has
+ * another number of columns by now (a star). */
+static bool keep_names(struct completion *c, const struct existing *x, struct dvm_definition *def)
+{
+    struct db_rows names, described;
+    int n_params;
+
+    if (!c->db->ops->describe(c->db, c->a, x->query, &described, &n_params, c->e) ||
+        !db_query(c->db, c->a, &names, c->e,
+                  "SELECT s FROM pgtrickle.pgt_stream_tables t, "
+                  "pg_catalog.unnest(t.column_names) WITH ORDINALITY AS x(s, i) "
+                  "WHERE t.pgt_id = %s ORDER BY i",
+                  x->pgt_id))
+        return false;
+    if (names.n_rows == described.n_columns) {
+        def->column_names = names.cells;
+        def->n_column_names = names.n_rows;
+    }
     return true;
 }
 
@@ -854,54 +874,19 @@ static bool complete_alter(struct completion *c, const struct request *q)
 
     if (q->pgt_id == NULL)
         return err_set(c->e, ERR_BUG, "XX000", "a request without pgt_id");
-    if (!find_existing(c, arena_printf(c->a, "pgt_id = %s", q->pgt_id), &x))
+    if (!find_existing(c, q->pgt_id, &x))
         return false;
     if (x.pgt_id == NULL)
         return err_set(c->e, ERR_REFUSAL, "42P01", "the stream table was dropped meanwhile");
     def.query = new_query ? q->query : x.query;
     def.append_only = x.append_only;
-    if (!parse_mode(c, new_mode ? q->refresh_mode : x.requested_mode, &def.mode))
-        return false;
-    /* The old definition means what it meant where it was created. */
-    if (!new_query && (!set_local(c, "search_path", x.search_path) || !pin_settings(c, x.settings)))
+    if (!parse_mode(c, q->refresh_mode != NULL ? q->refresh_mode : x.requested_mode, &def.mode) ||
+        !(new_query ? column_list(c, q, &def) : keep_names(c, &x, &def)))
         return false;
     return redefine(c, q, &x, &def,
                     new_query  ? "the query was altered"
                     : new_mode ? "the refresh mode was altered"
                                : "rebuilt");
-}
-
-static bool same_text(const char *one, const char *other)
-{
-    return (one == NULL && other == NULL) ||
-           (one != NULL && other != NULL &&
-            str_equal(str_trim(str_from(one)), str_trim(str_from(other))));
-}
-
-/* CREATE OR REPLACE of one that exists: the same again changes nothing; another query or mode
- * redefines; options are altered in place. */
-static bool replace_existing(struct completion *c, const struct request *q,
-                             const struct existing *x, const struct dvm_definition *def)
-{
-    struct dvm_definition redefined = *def;
-    bool same_mode = str_equal_nocase(str_from(x->requested_mode), str_from(q->refresh_mode));
-    bool immediate = strcmp(x->refresh_mode, "IMMEDIATE") == 0;
-    struct db_rows rows;
-
-    if (!same_text(x->query, q->query) || !same_mode) {
-        if (!redefine(c, q, x, &redefined, "replaced") || !become(c, c->caller))
-            return false;
-        immediate = redefined.mode == DVM_IMMEDIATE;
-    } else if ((immediate || same_text(x->schedule, q->schedule)) &&
-               x->append_only == q->append_only) {
-        tell(c, "NOTICE", "stream table \"%s\" is defined so already", q->name);
-        return true;
-    }
-    return db_query(c->db, c->a, &rows, c->e,
-                    "SELECT ((%s::pg_catalog.jsonb - %s::text) || "
-                    "pg_catalog.jsonb_build_object('pgt_id', %s))::text",
-                    lit(c->a, q->args), lit(c->a, immediate ? "schedule" : ""), x->pgt_id) &&
-           call(c, "alter", db_cell(&rows, 0, 0), NULL);
 }
 
 /* ---- all of them ----------------------------------------------------------------------------- */
@@ -941,8 +926,6 @@ static struct request request_of(const struct db_rows *r, int row)
         .pgt_id = db_cell(r, row, 11),
         .initialize = is_true(db_cell(r, row, 12)),
         .append_only = is_true(db_cell(r, row, 13)),
-        .or_replace = is_true(db_cell(r, row, 14)),
-        .if_not_exists = is_true(db_cell(r, row, 15)),
     };
 }
 
@@ -971,12 +954,10 @@ bool request_complete_where(struct dvm *d, struct dvm_db *db, const char *where,
     ok = db_query(db, &a, &rows, e,
                   "SELECT request_id, op, args::text, caller, search_path, settings::text, "
                   "args ->> 'schema', args ->> 'name', args ->> 'query', "
-                  "pg_catalog.nullif(pg_catalog.lower(args ->> 'schedule'), 'calculated'), "
-                  "COALESCE(args ->> 'refresh_mode', 'AUTO'), args ->> 'pgt_id', "
+                  "NULLIF(args ->> 'schedule', 'calculated'), "
+                  "args ->> 'refresh_mode', args ->> 'pgt_id', "
                   "COALESCE((args ->> 'initialize')::boolean, true), "
-                  "COALESCE((args ->> 'append_only')::boolean, false), "
-                  "COALESCE((args ->> 'or_replace')::boolean, false), "
-                  "COALESCE((args ->> 'if_not_exists')::boolean, false) "
+                  "COALESCE((args ->> 'append_only')::boolean, false) "
                   "FROM pgtrickle.pgt_requests WHERE %s ORDER BY request_id",
                   where);
     for (int i = 0; ok && i < rows.n_rows; i++) {

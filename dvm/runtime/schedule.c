@@ -110,26 +110,36 @@ static int64_t floor_seconds(int64_t us)
     return us >= 0 ? us / SECOND_US : -((-us + SECOND_US - 1) / SECOND_US);
 }
 
-bool schedule_is_due(const struct schedule_table *t, int64_t now_us)
+int64_t schedule_due_at(const struct schedule_table *t)
 {
-    int64_t next;
+    int64_t at = INT64_MAX, fires;
 
-    if (!t->runnable || t->tier == TIER_FROZEN || now_us < t->next_attempt_us)
-        return false;
+    if (!t->runnable || t->tier == TIER_FROZEN)
+        return INT64_MAX;
     if (!t->populated || t->needs_reinit || t->last_refresh_us == 0)
-        return true;
+        return t->next_attempt_us;
     switch (t->schedule.kind) {
     case SCHEDULE_CALCULATED:
-        return t->has_changes ||
-               (t->time_dependent && now_us - t->last_refresh_us >= TIME_DEPENDENT_US);
+        if (t->has_changes)
+            at = t->last_refresh_us;
+        else if (t->time_dependent)
+            at = t->last_refresh_us + TIME_DEPENDENT_US;
+        break;
     case SCHEDULE_EVERY:
-        return now_us - t->last_refresh_us >=
-               t->schedule.seconds * SECOND_US * tier_factor(t->tier);
+        at = t->last_refresh_us + t->schedule.seconds * SECOND_US * tier_factor(t->tier);
+        break;
     case SCHEDULE_CRON:
-        next = cron_next(&t->schedule.cron, floor_seconds(t->last_refresh_us));
-        return next <= floor_seconds(now_us);
+        fires = cron_next(&t->schedule.cron, floor_seconds(t->last_refresh_us));
+        if (fires != INT64_MAX)
+            at = fires * SECOND_US;
+        break;
     }
-    return false;
+    return at > t->next_attempt_us ? at : t->next_attempt_us;
+}
+
+bool schedule_is_due(const struct schedule_table *t, int64_t now_us)
+{
+    return schedule_due_at(t) <= now_us;
 }
 
 /* ---- order ----------------------------------------------------------------------------------- */

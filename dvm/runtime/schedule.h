@@ -56,6 +56,10 @@ struct schedule_table {
 /* Due, whatever its upstreams do. */
 bool schedule_is_due(const struct schedule_table *t, int64_t now_us);
 
+/* When it falls due by the clock alone; INT64_MAX: not foreseeable. A time that has passed: it is
+ * due, or kept by something else. */
+int64_t schedule_due_at(const struct schedule_table *t);
+
 /* The look number `look` (1, 2, ...): sets due_since, and writes the indices of those that may
  * start now to ready (room for n), longest due first. Answers how many. */
 int schedule_look(struct schedule_table *tables, int n, int64_t now_us, uint64_t look, int *ready);

@@ -34,6 +34,7 @@
 #define RECONNECT_MIN_MS 500
 #define RECONNECT_MAX_MS 15000
 #define RELOOK_MIN_MS 10
+#define LOOKS_PER_INTERVAL 10
 #define PURGE_EVERY_MS 5000
 #define IDLE_CONNECTION_MS 60000
 #define LOCK_TIMEOUT_MS 2000
@@ -75,7 +76,8 @@ struct database {
     bool requests_running;
     bool purge_running;
     bool purge_wanted;
-    bool relook; /* a job ended for which others wait */
+    bool relook;         /* a job ended for which others wait */
+    int64_t next_due_ns; /* monotonic: the earliest that the last look foresaw */
     uint64_t wakes_seen;
     uint64_t look;
     struct memo *memos;
@@ -704,8 +706,10 @@ static void hand_out(struct database *d, struct arena *a, const struct db_rows *
     int *row_of = arena_new_array(a, int, (size_t)n);
     int *ready = arena_new_array(a, int, (size_t)n);
     int64_t now = now_ns();
+    int64_t now_us = n > 0 ? number(db_cell(rows, 0, STATE_NOW)) : 0;
     int n_tables = 0;
 
+    d->next_due_ns = INT64_MAX;
     for (int i = 0; i < n; i++) {
         /* A row without a stream table carries the count of requests only. */
         if (db_cell(rows, i, STATE_PGT_ID) == NULL)
@@ -728,10 +732,16 @@ static void hand_out(struct database *d, struct arena *a, const struct db_rows *
         tables[i].done = m->done;
         tables[i].runnable &= now >= m->not_before_ns;
     }
-    n_ready = schedule_look(tables, n_tables, n > 0 ? number(db_cell(rows, 0, STATE_NOW)) : 0,
-                            d->look, ready);
-    for (int i = 0; i < n_tables; i++)
+    n_ready = schedule_look(tables, n_tables, now_us, d->look, ready);
+    for (int i = 0; i < n_tables; i++) {
+        int64_t due_us = schedule_due_at(&tables[i]);
+
         memo_get(d, tables[i].pgt_id)->due_since = tables[i].due_since;
+        /* What is farther away than this is for later looks, and need not fit. */
+        if (due_us > now_us && due_us - now_us < INT64_C(3600000000) &&
+            now + (due_us - now_us) * 1000 < d->next_due_ns)
+            d->next_due_ns = now + (due_us - now_us) * 1000;
+    }
     for (int i = 0; i < n_ready; i++) {
         int row = row_of[ready[i]];
 
@@ -781,21 +791,27 @@ static bool database_look(struct database *d, struct db_libpq *c, struct err *e)
     return ok;
 }
 
-/* Waits for the next tick, or for the end of a job that others wait for. False: leave. */
+/* Waits for the next tick, for the time that something falls due, or for the end of a job that
+ * others wait for. False: leave. */
 static bool database_wait(struct database *d, int64_t tick_ns, int64_t looked_ns)
 {
     struct scheduler *s = d->scheduler;
+    int64_t interval_ns = s->dvm->config.scheduler_interval_ms * MS;
+    /* Many schedules with many phases are served together. */
+    int64_t due_ns = d->next_due_ns > looked_ns + interval_ns / LOOKS_PER_INTERVAL
+                         ? d->next_due_ns
+                         : looked_ns + interval_ns / LOOKS_PER_INTERVAL;
+    int64_t later_ns = tick_ns < due_ns ? tick_ns : due_ns;
+    int64_t early_ns =
+        looked_ns + RELOOK_MIN_MS * MS < later_ns ? looked_ns + RELOOK_MIN_MS * MS : later_ns;
     bool stay;
 
     pthread_mutex_lock(&s->mutex);
     for (;;) {
-        int64_t now = now_ns();
         bool early = d->relook || d->wakes_seen != s->wakes;
-        int64_t until = early && looked_ns + RELOOK_MIN_MS * MS < tick_ns
-                            ? looked_ns + RELOOK_MIN_MS * MS
-                            : tick_ns;
+        int64_t until = early ? early_ns : later_ns;
 
-        if (must_leave(d) || now >= until)
+        if (must_leave(d) || now_ns() >= until)
             break;
         wait_until(s, &d->changed, until);
     }
@@ -822,7 +838,7 @@ static void purge_if_wanted(struct database *d, int64_t *purged_ns)
 }
 
 /* Looks, hands out, waits, until the connection fails (false) or it is time to leave (true). */
-static bool database_schedule(struct database *d, struct db_libpq *c, struct err *e)
+static bool database_schedule(struct database *d, struct db_libpq *c, bool *looked, struct err *e)
 {
     const int64_t interval = d->scheduler->dvm->config.scheduler_interval_ms * MS;
     int64_t tick_ns = now_ns(), purged_ns = 0;
@@ -833,6 +849,7 @@ static bool database_schedule(struct database *d, struct db_libpq *c, struct err
 
         if (!database_look(d, c, e))
             return false;
+        *looked = true;
         purge_if_wanted(d, &purged_ns);
         looked_ns = now_ns();
         while (tick_ns <= looked_ns)
@@ -876,7 +893,8 @@ static bool make_current(struct database *d, struct db_libpq *c, struct err *e)
     return true;
 }
 
-static bool database_serve(struct database *d, struct db_libpq *c, struct err *e)
+/* *looked: it went well for at least one look. */
+static bool database_serve(struct database *d, struct db_libpq *c, bool *looked, struct err *e)
 {
     struct dvm *dvm = d->scheduler->dvm;
     bool won = false;
@@ -890,7 +908,7 @@ static bool database_serve(struct database *d, struct db_libpq *c, struct err *e
     if (!db_exec(db_libpq_db(c), e, "SELECT pgtrickle._mark_crashed()"))
         return false;
     dvm_log(dvm, DVM_LOG_INFO, "scheduler_elected database=%s", d->name);
-    return database_schedule(d, c, e);
+    return database_schedule(d, c, looked, e);
 }
 
 /* The schema went (DROP SCHEMA, or another database under the name): not a failure to shout about.
@@ -912,18 +930,18 @@ static void *database_main(void *arg)
     while (stay) {
         struct err e = { 0 };
         struct db_libpq *c;
-        bool served = false;
+        bool served = false, looked = false;
 
         /* Before looking: a wake in the middle means another look. */
         pthread_mutex_lock(&s->mutex);
         d->wakes_seen = s->wakes;
         pthread_mutex_unlock(&s->mutex);
         c = db_libpq_open(d->conninfo, s->stop_fd, &e);
-        if (c != NULL && make_current(d, c, &e)) {
-            backoff_ms = RECONNECT_MIN_MS;
-            served = database_serve(d, c, &e);
-        }
+        if (c != NULL && make_current(d, c, &e))
+            served = database_serve(d, c, &looked, &e);
         db_libpq_close(c);
+        if (looked)
+            backoff_ms = RECONNECT_MIN_MS;
         if (is_schema_gone(&e))
             install_forget(s->dvm, d->conninfo);
         if (served) {

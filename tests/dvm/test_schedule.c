@@ -143,6 +143,22 @@ static void test_unfilled_is_due_unless_told_to_wait(void **state)
     assert_true(schedule_is_due(&t, NOW));
 }
 
+static void test_due_time_is_foreseen(void **state)
+{
+    struct schedule_table t = table(1, "5s");
+
+    (void)state;
+    assert_int_equal(schedule_due_at(&t), NOW + 5 * SECOND);
+    t.next_attempt_us = NOW + 7 * SECOND;
+    assert_int_equal(schedule_due_at(&t), NOW + 7 * SECOND);
+    t = table(1, NULL);
+    assert_int_equal(schedule_due_at(&t), INT64_MAX);
+    t = table(1, "@hourly");
+    assert_int_equal(schedule_due_at(&t), INT64_C(1700002800) * SECOND);
+    t.tier = TIER_FROZEN;
+    assert_int_equal(schedule_due_at(&t), INT64_MAX);
+}
+
 static void test_downstream_waits_for_its_upstreams(void **state)
 {
     static const int64_t reads_1[] = { 1 }, reads_2[] = { 2 };
@@ -237,6 +253,7 @@ int main(void)
         cmocka_unit_test(test_cron_fires_once_for_each_time),
         cmocka_unit_test(test_calculated_follows_changes_and_time),
         cmocka_unit_test(test_unfilled_is_due_unless_told_to_wait),
+        cmocka_unit_test(test_due_time_is_foreseen),
         cmocka_unit_test(test_downstream_waits_for_its_upstreams),
         cmocka_unit_test(test_busy_upstream_starves_nobody),
         cmocka_unit_test(test_circle_in_a_damaged_catalog_ends),
