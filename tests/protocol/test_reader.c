@@ -248,6 +248,22 @@ static void test_value_tells_null_empty_and_broken(void **state)
     assert_false(wire_ok(&c));
 }
 
+static void test_integers_round_trip(void **state)
+{
+    static const int64_t values[] = { 0, 1, -1, INT64_MIN, INT64_MAX, 0x0102030405060708 };
+    (void)state;
+    for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
+        struct bytequeue q = { 0 };
+        wire_put_i64(&q, values[i]);
+        wire_put_i16(&q, (int16_t)values[i]);
+        struct wire_cursor c = wire_cursor(bytequeue_str(&q));
+        assert_true(wire_i64(&c) == values[i]);
+        assert_true(wire_i16(&c) == (int16_t)values[i]);
+        assert_true(wire_at_end(&c));
+        bytequeue_free(&q);
+    }
+}
+
 static void test_lengths_are_written_back_when_the_queue_moves(void **state)
 {
     (void)state;
@@ -287,6 +303,7 @@ int main(void)
         cmocka_unit_test(test_cursor_reads_big_endian),
         cmocka_unit_test(test_failed_cursor_stays_failed),
         cmocka_unit_test(test_value_tells_null_empty_and_broken),
+        cmocka_unit_test(test_integers_round_trip),
         cmocka_unit_test(test_lengths_are_written_back_when_the_queue_moves),
         cmocka_unit_test(test_cstr_ends_at_an_inner_nul),
     };
