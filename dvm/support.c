@@ -68,7 +68,7 @@ bool support_check_any(struct arena *a, const struct catalog *cat, struct refusa
                           "Other sessions can't see a temporary table: use a permanent one.");
     }
     if (n_relations == 0)
-        return refuse(refused, REFUSAL_NO_SOURCE, "a definition that reads no table", NULL, NULL);
+        return refuse(refused, REFUSAL_NO_SOURCE, "a definition that reads no table of the user's", NULL, NULL);
     return true;
 }
 
