@@ -115,7 +115,10 @@ BEGIN
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = relid;
     ELSE
         UPDATE pgtrickle.pgt_stream_tables t SET pgt_relid = relid, original_query = coalesce(ask->>'query', t.original_query), refresh_mode = mode,
-            plan = args->'plan', canonical_query = args->>'canonical_query', settings = request.settings, caller_search_path = request.search_path,
+            plan = args->'plan', canonical_query = args->>'canonical_query',
+            -- An old query keeps its meaning.
+            settings = CASE WHEN ask ? 'query' THEN request.settings ELSE t.settings END,
+            caller_search_path = CASE WHEN ask ? 'query' THEN request.search_path ELSE t.caller_search_path END,
             requested_mode = upper(coalesce(ask->>'refresh_mode', t.requested_mode)),
             schedule = CASE WHEN mode = 'IMMEDIATE' THEN NULL WHEN ask ? 'schedule' THEN ask->>'schedule'
                             WHEN t.refresh_mode = 'IMMEDIATE' AND request.op = 'alter_mode' THEN '1m' ELSE t.schedule END,
@@ -233,7 +236,7 @@ BEGIN
     INSERT INTO pgtrickle.pgt_refresh_history (pgt_id, data_timestamp, start_time, end_time, action, rows_inserted, rows_updated, rows_deleted, delta_row_count,
         merge_strategy_used, was_full_fallback, status, initiated_by, reason, duration_ms)
     SELECT t.pgt_id, (args->>'time')::timestamptz, (args->>'start_time')::timestamptz, at, act, (args->>'inserted')::bigint, (args->>'updated')::bigint,
-        (args->>'deleted')::bigint, (args->>'delta_rows')::bigint, t.strategy, t.refresh_mode = 'DIFFERENTIAL' AND act = 'FULL' AND args->>'initiated_by' <> 'INITIAL',
+        (args->>'deleted')::bigint, (args->>'delta_rows')::bigint, t.strategy, coalesce((args->>'fallback')::boolean, false),
         'COMPLETED', args->>'initiated_by', args->>'reason', ms
     FROM pgtrickle.pgt_stream_tables t WHERE t.pgt_id = (args->>'pgt_id')::bigint;
     RETURN '{}';

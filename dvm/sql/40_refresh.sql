@@ -131,7 +131,11 @@ DECLARE
     seq bigint;
     activity jsonb;
     ms float8;
-    r record;
+    n_inserted bigint;
+    n_updated bigint;
+    n_deleted bigint;
+    n_delta bigint;
+    snapshot pg_snapshot;
     bad text;
 BEGIN
     IF pg_is_in_recovery() THEN
@@ -216,7 +220,7 @@ BEGIN
         LOOP
             seq := nextval('pgtrickle.change_seq');
             evaluated := clock_timestamp();
-            EXECUTE statement INTO r
+            EXECUTE statement INTO n_inserted, n_updated, n_deleted, n_delta, snapshot
             USING pg_snapshot_xmax(st.frontier_snapshot), ARRAY(SELECT pg_snapshot_xip(st.frontier_snapshot)), st.frontier_xid, st.frontier_seq, st.frontier_time;
             ms := extract(epoch FROM clock_timestamp() - evaluated) * 1000;
             -- A TRUNCATE that committed after our look: its marker is visible now, its rows may be gone from what we read.
@@ -233,13 +237,13 @@ BEGIN
             RAISE EXCEPTION 'a source of stream table "%.%" was truncated or rewritten meanwhile', st.pgt_schema, st.pgt_name
                 USING ERRCODE = 'serialization_failure';
         END IF;
-        mode := CASE action WHEN 'DIFFERENTIAL' THEN CASE WHEN st.is_append_only AND r.updated = 0 AND r.deleted = 0 THEN 'APPEND_ONLY' ELSE 'DIFFERENTIAL' END ELSE 'FULL' END;
+        mode := CASE action WHEN 'DIFFERENTIAL' THEN CASE WHEN st.is_append_only AND n_updated = 0 AND n_deleted = 0 THEN 'APPEND_ONLY' ELSE 'DIFFERENTIAL' END ELSE 'FULL' END;
     END IF;
 
     PERFORM pgtrickle._do('refreshed', jsonb_build_object('pgt_id', pgt_id, 'action', action, 'initiated_by', initiated_by) ||
-        CASE WHEN action = 'NO_DATA' THEN '{}'::jsonb ELSE jsonb_build_object('snapshot', r.snapshot, 'xid', pg_current_xact_id()::text, 'seq', seq, 'time', now(),
-            'inserted', r.inserted, 'updated', r.updated, 'deleted', r.deleted, 'delta_rows', r.delta_rows, 'start_time', started, 'ms', ms,
-            'effective_refresh_mode', mode, 'reason', reason, 'source_activity', activity,
+        CASE WHEN action = 'NO_DATA' THEN '{}'::jsonb ELSE jsonb_build_object('snapshot', snapshot, 'xid', pg_current_xact_id()::text, 'seq', seq, 'time', now(),
+            'inserted', n_inserted, 'updated', n_updated, 'deleted', n_deleted, 'delta_rows', n_delta, 'start_time', started, 'ms', ms,
+            'effective_refresh_mode', mode, 'reason', reason, 'fallback', action = 'FULL' AND st.refresh_mode = 'DIFFERENTIAL' AND st.is_populated, 'source_activity', activity,
             -- A fill from a snapshot older than the triggers may have missed what was written in between.
             'needs_reinit', initiated_by = 'INITIAL' AND NOT read_committed AND st.refresh_mode = 'DIFFERENTIAL') END);
 
@@ -385,7 +389,7 @@ BEGIN
     FOR what IN SELECT p.oid::regprocedure::text FROM pg_proc p WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname LIKE 'i\_' || pgt_id || '\_%' LOOP
         EXECUTE format('DROP FUNCTION %s CASCADE', what);
     END LOOP;
-    FOR what IN SELECT r.oid::regclass::text FROM pg_class r WHERE r.relnamespace = 'pgtrickle_changes'::regnamespace AND r.relkind = 'r' AND r.relname LIKE 'p\_' || pgt_id || '\_%' LOOP
+    FOR what IN SELECT r.oid::regclass::text FROM pg_class r WHERE r.relnamespace = 'pgtrickle_changes'::regnamespace AND r.relkind = 'r' AND (r.relname LIKE 'p\_' || pgt_id || '\_%' OR r.relname = 'l_' || pgt_id) LOOP
         EXECUTE format('DROP TABLE IF EXISTS %s CASCADE', what);
     END LOOP;
 END
