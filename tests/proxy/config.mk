@@ -1,5 +1,5 @@
 # Configuration, users, statistics, the console.
-CONFIG_TESTS := $(addprefix $(OBJ)/tests/proxy/test_,ini config userlist stats)
+CONFIG_TESTS := $(addprefix $(OBJ)/tests/proxy/test_,ini config userlist stats admin)
 CHECK_PROGRAMS += $(CONFIG_TESTS)
 $(CONFIG_TESTS): $(OBJ)/%: $(OBJ)/%.o \
     $(call obj,proxy/admin.c proxy/admin_show.c proxy/config.c proxy/ini.c proxy/stats.c proxy/userlist.c) \
