@@ -315,20 +315,21 @@ static bool missing_grant(struct completion *c, const struct dvm_plan *p, const 
 
         if (!db_query(c->db, c->a, &rows, c->e,
                       "SELECT pg_catalog.has_table_privilege(%" PRIu32 "::oid, 'SELECT'), "
-                      "pg_catalog.has_table_privilege(%" PRIu32 "::oid, 'TRIGGER'), current_user, "
-                      "pg_catalog.has_any_column_privilege(%" PRIu32 "::oid, 'SELECT')",
-                      s->relid, s->relid, s->relid))
+                      "pg_catalog.has_table_privilege(%" PRIu32 "::oid, 'TRIGGER'), "
+                      "pg_catalog.has_any_column_privilege(%" PRIu32 "::oid, 'SELECT'), "
+                      "%" PRIu32 "::pg_catalog.regclass, pg_catalog.quote_ident(current_user)",
+                      s->relid, s->relid, s->relid, s->relid))
             return false;
         may_read = is_true(db_cell(&rows, 0, 0));
         may_trigger = is_true(db_cell(&rows, 0, 1)) || s->is_view || !captured;
         if (may_read && may_trigger)
             continue;
         /* Rights on the columns that the definition reads may do; the server decides. */
-        if (may_trigger && is_true(db_cell(&rows, 0, 3)))
+        if (may_trigger && is_true(db_cell(&rows, 0, 2)))
             continue;
-        *grant = arena_printf(
-            c->a, "GRANT SELECT%s ON %s TO %s;", captured && !s->is_view ? ", TRIGGER" : "",
-            qualified(c->a, s->schema, s->name), ident(c->a, db_cell(&rows, 0, 2)));
+        *grant = arena_printf(c->a, "GRANT SELECT%s ON %s TO %s;",
+                              captured && !s->is_view ? ", TRIGGER" : "", db_cell(&rows, 0, 3),
+                              db_cell(&rows, 0, 4));
     }
     return true;
 }

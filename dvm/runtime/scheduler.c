@@ -274,6 +274,32 @@ static bool is_conflict(const struct err *e)
            (strcmp(e->sqlstate, "40001") == 0 || strcmp(e->sqlstate, "40P01") == 0);
 }
 
+/* A role that can't act as another says so in the server's language and without a hint; only asking
+ * tells. role: quoted; NULL leaves *e as it is, as any doubt does. */
+static void explain_denial(struct db_libpq *c, const char *role, struct err *e)
+{
+    struct err ignored = { 0 };
+    struct db_rows rows;
+    struct text name;
+    struct arena a;
+
+    if (e->class != ERR_SERVER || strcmp(e->sqlstate, "42501") != 0 || role == NULL)
+        return;
+    arena_init(&a);
+    text_init(&name);
+    text_put_literal(&name, str_from(role));
+    if (db_query(db_libpq_db(c), &a, &rows, &ignored,
+                 "SELECT pg_catalog.quote_ident(current_user) "
+                 "WHERE NOT pg_catalog.pg_has_role(pg_catalog.to_regrole(%s), 'MEMBER')",
+                 name.ptr) &&
+        rows.n_rows == 1)
+        err_set(e, ERR_SERVER, "42501", "pgtrickle's role %s may not act as %s: GRANT %s TO %s;",
+                db_cell(&rows, 0, 0), role, role, db_cell(&rows, 0, 0));
+    text_free(&name);
+    arena_free(&a);
+    err_clear(&ignored);
+}
+
 /* ---- a refresh ------------------------------------------------------------------------------- */
 
 /* The lock comes before the transaction's snapshot: LOCK TABLE takes none, so the statement after
@@ -378,6 +404,7 @@ static void run_refresh(struct db_libpq *c, const struct job *j, int64_t *not_be
                     j->relation);
         *not_before_ns = now_ns() + LOCK_RETRY_MS * MS;
     } else if (!ok && e.class == ERR_SERVER) {
+        explain_denial(c, j->owner, &e);
         dvm_log_err(d, DVM_LOG_ERROR, &e, "refresh_failed database=%s st=%s", j->database->name,
                     j->relation);
         record_failure(c, j, &e, started);
@@ -401,7 +428,8 @@ static void log_notice(void *arg, const char *severity, const char *message)
             message);
 }
 
-static void complete_request(struct db_libpq *c, struct job *j, const char *id)
+/* caller: quoted. */
+static void complete_request(struct db_libpq *c, struct job *j, const char *id, const char *caller)
 {
     struct dvm *d = j->database->scheduler->dvm;
     struct dvm_db *db = db_libpq_db(c);
@@ -415,6 +443,7 @@ static void complete_request(struct db_libpq *c, struct job *j, const char *id)
         return;
     }
     rollback(c);
+    explain_denial(c, caller, &e);
     dvm_log_err(d, DVM_LOG_ERROR, &e, "request_failed database=%s request=%s", j->database->name,
                 id);
     /* Written by the owner of the catalog; a conflict or a lost server is tried again. */
@@ -443,13 +472,14 @@ static void run_requests(struct db_libpq *c, struct job *j)
 
     arena_init(&a);
     if (!db_query(db_libpq_db(c), &a, &rows, &e,
-                  "SELECT request_id FROM pgtrickle.pgt_requests WHERE error IS NULL "
+                  "SELECT request_id, pg_catalog.quote_ident(caller) FROM pgtrickle.pgt_requests "
+                  "WHERE error IS NULL "
                   "ORDER BY request_id")) {
         dvm_log_err(d, DVM_LOG_ERROR, &e, "requests_not_read database=%s", j->database->name);
         rows.n_rows = 0;
     }
     for (int i = 0; i < rows.n_rows && db_libpq_is_usable(c); i++)
-        complete_request(c, j, db_cell(&rows, i, 0));
+        complete_request(c, j, db_cell(&rows, i, 0), db_cell(&rows, i, 1));
     arena_free(&a);
     err_clear(&e);
 }
