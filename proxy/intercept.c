@@ -165,18 +165,20 @@ static void look_at(struct str text, size_t from, size_t to, struct findings *f)
 enum intercept_kind intercept_classify(struct str text, bool standard_conforming_strings)
 {
     struct findings f = { .kind = INTERCEPT_FORWARD };
-    char tail[BLOCK + 2] = { 0 };
     size_t i = 0;
 
+    if (text.len < BLOCK + 2) {
+        look_at(text, 0, text.len, &f);
+        i = text.len;
+    }
     for (; text.len - i >= BLOCK + 2 && f.kind != INTERCEPT_LEND; i += BLOCK) {
         if (block_matches(text.ptr + i))
             look_at(text, i, i + BLOCK, &f);
     }
-    if (text.len - i < sizeof(tail)) {
-        memcpy(tail, text.ptr + i, text.len - i);
-        if (block_matches(tail))
-            look_at(text, i, text.len, &f);
-    }
+    /* What is left is looked at together with bytes that were. */
+    if (i < text.len && f.kind != INTERCEPT_LEND &&
+        block_matches(text.ptr + text.len - (BLOCK + 2)))
+        look_at(text, i, text.len, &f);
     if (f.kind != INTERCEPT_LEND && f.stream_table &&
         has_stream_statement(text, standard_conforming_strings))
         return INTERCEPT_LEND;
