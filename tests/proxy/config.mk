@@ -9,3 +9,12 @@ $(CONFIG_TESTS): $(OBJ)/%: $(OBJ)/%.o \
 $(OBJ)/tests/base/test_log: $(OBJ)/tests/base/test_log.o $(OBJ)/libbase.a
 	$(CC) $(ALL_CFLAGS) $(LDFLAGS) $^ -lcmocka -o $@
 CHECK_PROGRAMS += $(OBJ)/tests/base/test_log
+
+CONFIG_REFERENCE := $(OBJ)/tests/proxy/test_config_reference
+CHECK_PROGRAMS += $(CONFIG_REFERENCE)
+$(CONFIG_REFERENCE): $(CONFIG_REFERENCE).o $(OBJ)/libbase.a
+	$(CC) $(ALL_CFLAGS) $(LDFLAGS) $^ -lcmocka -o $@
+
+.PHONY: docs
+docs: $(CONFIG_REFERENCE)
+	$(CONFIG_REFERENCE) --write

@@ -78,7 +78,8 @@ bool dvm_compile(struct dvm_db *db, struct arena *a, const struct dvm_definition
         e->position = 2;
         return false;
     }
-    plan->explain = d->mode == DVM_IMMEDIATE ? "immediate" : "tree";
+    plan->mode = d->mode == DVM_AUTO ? DVM_DIFFERENTIAL : d->mode;
+    plan->plan_json = "{\"explain\":\"it's\"}";
     return true;
 }
 
