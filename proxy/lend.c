@@ -425,11 +425,10 @@ static bool is_true(const char *value)
 }
 
 static bool compile_for_explain(struct lend *l, const struct stream_statement *st,
-                                struct dvm_plan *plan, struct err *e)
+                                const char **schema, struct dvm_plan *plan, struct err *e)
 {
     struct dvm_definition d = {
         .query = arena_strndup(&l->arena, st->query.ptr, st->query.len),
-        .schema = st->names->schema,
         .name = st->names->name,
         .column_names = st->columns,
         .n_column_names = st->n_columns,
@@ -438,33 +437,92 @@ static bool compile_for_explain(struct lend *l, const struct stream_statement *s
     };
     struct db_rows rows;
 
-    if (d.schema == NULL) {
+    if (*schema == NULL) {
         if (!db_query(&l->db.base, &l->arena, &rows, e, "SELECT pg_catalog.current_schema()"))
             return false;
-        d.schema = rows.n_rows == 1 && rows.n_columns == 1 ? db_cell(&rows, 0, 0) : NULL;
-        if (d.schema == NULL)
+        *schema = rows.n_rows == 1 && rows.n_columns == 1 ? db_cell(&rows, 0, 0) : NULL;
+        if (*schema == NULL)
             return err_set(e, ERR_REFUSAL, "3F000", "no schema has been selected to create in");
     }
+    d.schema = *schema;
     return dvm_compile(&l->db.base, &l->arena, &d, plan, e);
+}
+
+static void put_member(struct text *json, const char *name, const char *value)
+{
+    text_printf(json, ",\"%s\":", name);
+    if (value != NULL)
+        text_put_json(json, str_from(value));
+    else
+        text_put(json, "null");
+}
+
+/* The plan as the row of the catalog that it would become, so that both forms of EXPLAIN look the
+ * same. */
+static void put_catalog_row(struct text *json, const struct stream_statement *st,
+                            const char *schema, const struct dvm_plan *plan)
+{
+    static const char *const modes[] = {
+        [DVM_AUTO] = "AUTO",
+        [DVM_FULL] = "FULL",
+        [DVM_DIFFERENTIAL] = "DIFFERENTIAL",
+        [DVM_IMMEDIATE] = "IMMEDIATE",
+    };
+
+    text_printf(json, "{\"status\":\"not created\",\"time_dependent\":%s",
+                plan->time_dependent ? "true" : "false");
+    put_member(json, "pgt_schema", schema);
+    put_member(json, "pgt_name", st->names->name);
+    put_member(json, "refresh_mode", modes[plan->mode]);
+    put_member(json, "strategy", plan->strategy);
+    put_member(json, "downgrade_reason", plan->downgrade_reason);
+    text_put(json, ",\"key_columns\":[");
+    for (int i = 0; i < plan->n_key_columns; i++) {
+        if (i > 0)
+            text_put_char(json, ',');
+        text_put_json(json, str_from(plan->key_columns[i]));
+    }
+    text_printf(json, "],\"plan\":%s}", plan->plan_json != NULL ? plan->plan_json : "null");
+}
+
+static void put_explain_sql(struct text *sql, const struct stream_statement *st, const char *schema,
+                            const struct dvm_plan *plan)
+{
+    struct text part;
+
+    text_init(&part);
+    put_catalog_row(&part, st, schema, plan);
+    text_put(sql, "SELECT pg_catalog.set_config('pgtrickle.explain', pg_catalog.concat((SELECT "
+                  "pg_catalog.string_agg(line, E'\\n' ORDER BY n) FROM pgtrickle._explain_lines("
+                  "pg_catalog.jsonb_populate_record(NULL::pgtrickle.pgt_stream_tables, ");
+    text_put_literal(sql, text_str(&part));
+    text_put(sql, "::pg_catalog.jsonb)) WITH ORDINALITY AS l (line, n)), ");
+    text_clear(&part);
+    text_put(&part, "");
+    for (int i = 0; i < plan->n_immediate_sql; i++)
+        text_printf(&part, "\n%s", plan->immediate_sql[i]);
+    text_put_literal(sql, text_str(&part));
+    text_put(sql, "), true)");
+    text_free(&part);
 }
 
 /* Leaves the explanation where pgtrickle._explain_result() looks for it. */
 static void explain_create(struct lend *l, const struct origin *o,
                            const struct stream_statement *st)
 {
+    const char *schema = st->names->schema;
     struct dvm_plan plan = { 0 };
     struct err e = { 0 };
     struct text sql;
 
-    if (!compile_for_explain(l, st, &plan, &e)) {
+    if (!compile_for_explain(l, st, &schema, &plan, &e)) {
         fail_definition(l, o, &e);
         return;
     }
     text_init(&sql);
-    text_put(&sql, "SELECT pg_catalog.set_config('pgtrickle.explain', ");
-    text_put_literal(&sql, str_from(plan.explain != NULL ? plan.explain : ""));
-    text_put(&sql, ", true)");
+    put_explain_sql(&sql, st, schema, &plan);
     if (!l->db.base.ops->query(&l->db.base, &l->arena, sql.ptr, NULL, &e)) {
+        e.position = 0;
         emit_err(l, &e);
         abort_transaction(l);
     }

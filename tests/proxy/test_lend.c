@@ -628,13 +628,25 @@ static void test_parameter_changes_reach_client_and_session(void **state)
     world_free(w);
 }
 
+#define EXPLAIN_SQL(mode)                                                                          \
+    "SELECT pg_catalog.set_config('pgtrickle.explain', pg_catalog.concat((SELECT "                 \
+    "pg_catalog.string_agg(line, E'\\n' ORDER BY n) FROM pgtrickle._explain_lines("                \
+    "pg_catalog.jsonb_populate_record(NULL::pgtrickle.pgt_stream_tables, "                         \
+    "'{\"status\":\"not "                                                                          \
+    "created\",\"time_dependent\":false,\"pgt_schema\":\"s\",\"pgt_name\":\"t\","                  \
+    "\"refresh_mode\":\"" mode                                                                     \
+    "\",\"strategy\":null,\"downgrade_reason\":null,\"key_columns\":[],"                           \
+    "\"plan\":{\"explain\":\"it''s\"}}'::pg_catalog.jsonb)) WITH ORDINALITY AS l (line, n)), "     \
+    "''), "                                                                                        \
+    "true)"
+
 static void test_explain_create(void **state)
 {
     (void)state;
     assert_query('I', "EXPLAIN CREATE STREAM TABLE s.t WITH (schedule = immediate) AS select 1",
                  "T D D C[EXPLAIN] Z[I]",
-                 "Q:BEGIN\nX:SELECT pg_catalog.set_config('pgtrickle.explain', 'immediate', true)\n"
-                 "Q:SELECT * FROM pgtrickle._explain_result()\nQ:COMMIT");
+                 "Q:BEGIN\nX:" EXPLAIN_SQL(
+                     "IMMEDIATE") "\nQ:SELECT * FROM pgtrickle._explain_result()\nQ:COMMIT");
     assert_query('I', "EXPLAIN CREATE STREAM TABLE s.t AS bad", "E[0A000 P=37] Z[I]",
                  "Q:BEGIN\nQ:ROLLBACK");
 }
@@ -790,8 +802,7 @@ static void test_explain_create_by_execute(void **state)
     stop(w);
     assert_string_equal(seen(w), "D D C[EXPLAIN] Z[I]");
     assert_string_equal(w->fake.log.ptr,
-                        "X:BEGIN\nX:SELECT pg_catalog.set_config('pgtrickle.explain', 'tree', "
-                        "true)\nX:SELECT result\nX:COMMIT");
+                        "X:BEGIN\nX:" EXPLAIN_SQL("DIFFERENTIAL") "\nX:SELECT result\nX:COMMIT");
     world_free(w);
 }
 
