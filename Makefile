@@ -43,8 +43,8 @@ $(OBJ)/libprotocol.a: $(call obj,$(PROTOCOL_SRC))
 $(OBJ)/libdvm.a: $(call obj,$(DVM_SRC)) $(OBJ)/gen/sql_embedded.o
 $(OBJ)/libproxy.a: $(call obj,$(PROXY_SRC))
 $(OBJ)/%.a:
-	@rm -f $@
-	ar rcs $@ $^
+	@rm -f $@ $@.new
+	ar rcs $@.new $^ && mv $@.new $@
 
 # The SQL side, embedded: struct { const char *name, *text; } dvm_embedded_sql[], NULL-terminated.
 $(OBJ)/gen/sql_embedded.c: $(SQL_SRC) dvm/sql/embed.sh
