@@ -636,6 +636,18 @@ static void parse_named(struct client *c, struct str name, struct str tail, stru
     send_parse(c, str_from(st->name), tail);
 }
 
+/* Whether the name is taken is only known when the Parse that gave it is answered. */
+static bool name_in_doubt(struct client *c, struct str name)
+{
+    struct client_statement *cs = client_statement_find(&c->statements, name);
+
+    if (cs == NULL || !server_owes_name(c->server, cs->serial))
+        return false;
+    wire_encode_flush(&c->server->conn.out);
+    conn_flush(&c->server->conn);
+    return true;
+}
+
 static bool on_parse(struct client *c, const struct wire_piece *f)
 {
     struct msg_parse m = { 0 };
@@ -662,6 +674,8 @@ static bool on_parse(struct client *c, const struct wire_piece *f)
         return false;
     if (!f->ends && (kind == INTERCEPT_LEND || (named && tracks_statements(c))))
         return too_large(c, true);
+    if (named && tracks_statements(c) && name_in_doubt(c, m.statement))
+        return false;
     c->db->stats.client_parses++;
 
     struct lend_info *lend = NULL;
@@ -1178,6 +1192,8 @@ void client_on_batch_done(struct client *c)
         client_statements_clear(&c->lend_portals, &c->conn.worker->statements);
         forget_unnamed(c);
         set_state(c, CLIENT_IDLE);
+        if (c->conn.held)
+            conn_wake(&c->conn);
         server_unlink(s, false);
     } else {
         if (c->has_deadlines)

@@ -488,16 +488,52 @@ static void on_error_in_use(struct server *s, const struct wire_piece *f, struct
     }
 }
 
-/* Known statements are gone after these; the tag tells. */
+static struct reply_owed *owed_at(struct server *s, unsigned i)
+{
+    return &s->owed.ring[(s->owed.head + i) & (s->owed.cap - 1)];
+}
+
+bool server_owes_name(struct server *s, uint32_t serial)
+{
+    for (unsigned i = 0; i < s->owed.count; i++)
+        if (owed_at(s, i)->client_has && owed_at(s, i)->serial == serial)
+            return true;
+    return false;
+}
+
+/* All statements are gone but those that a pipeline has prepared behind the command. */
+static void forget_statements(struct server *s)
+{
+    struct worker *w = s->conn.worker;
+
+    server_statements_clear(&s->statements, &w->statements);
+    for (unsigned i = 0; i < s->owed.count; i++)
+        if (owed_at(s, i)->server_has)
+            server_statements_add(&s->statements, owed_at(s, i)->statement);
+    if (s->client == NULL)
+        return;
+    struct map kept;
+    map_init(&kept);
+    for (struct map_node *n; (n = map_any(&s->client->statements)) != NULL;) {
+        struct client_statement *cs = MAP_ITEM(n, struct client_statement, node);
+        if (server_owes_name(s, cs->serial)) {
+            map_remove(&s->client->statements, n);
+            map_insert(&kept, n, n->hash);
+        } else {
+            client_statement_remove(&s->client->statements, cs, &w->statements);
+        }
+    }
+    map_free(&s->client->statements);
+    s->client->statements = kept;
+}
+
+/* The tag tells when the session forgot its statements. */
 static void on_command_complete(struct server *s, struct str body)
 {
     struct str tag = { body.ptr, body.len > 0 ? body.len - 1 : 0 };
 
-    if (str_equal(tag, STR("DISCARD ALL")) || str_equal(tag, STR("DEALLOCATE ALL"))) {
-        server_statements_clear(&s->statements, &s->conn.worker->statements);
-        if (s->client != NULL)
-            client_statements_clear(&s->client->statements, &s->conn.worker->statements);
-    }
+    if (str_equal(tag, STR("DISCARD ALL")) || str_equal(tag, STR("DEALLOCATE ALL")))
+        forget_statements(s);
 }
 
 static void on_ready(struct server *s, const struct wire_piece *f, struct run *r)
@@ -585,7 +621,11 @@ static bool on_piece(struct server *s, const struct wire_piece *f, struct run *r
             return s->state != SERVER_CLOSED;
         case BE_NOTICE:
             if (f->ends && notice_has_sqlstate(f->body, DVM_NOTICE_SQLSTATE)) {
+                /* In autocommit the request is committed with the statement, and left to the
+                 * scheduler: the client is told so. */
                 s->marked = true;
+                if (s->tx_status == STATUS_IDLE && s->state == SERVER_IN_USE)
+                    run_add(s, r, f->bytes);
                 return true;
             }
             if (s->state == SERVER_IN_USE)
@@ -757,8 +797,11 @@ static size_t on_bytes(struct conn *conn, struct str bytes)
         run_end(s, &r);
         if (s->client != NULL && conn_is_full(&s->client->conn))
             conn_pause(conn, true);
-        if (s->client != NULL && s->owed.count < REPLIES_OWED_MAX / 2)
+        if (s->client != NULL && s->owed.count < REPLIES_OWED_MAX / 2 &&
+            !conn_is_full(&s->conn))
             conn_pause(&s->client->conn, false);
+        if (s->client != NULL && s->client->conn.held && s->owed.count == 0)
+            conn_wake(&s->client->conn);
     }
     return used;
 }

@@ -136,6 +136,8 @@ void server_test(struct server *s);
 /* Queues what will be owed for the request that is sent next. The entry is valid until the next
  * call. */
 struct reply_owed *server_owe(struct server *s, enum reply_ends ends, enum reply_audience audience);
+/* The Parse that gave the client this name is not answered yet. */
+bool server_owes_name(struct server *s, uint32_t serial);
 /* Answers fakes whose turn has come. */
 void server_answer_fakes(struct server *s);
 /* Makes sure that the server has the statement when the next message arrives: sends a Parse, and a
