@@ -47,7 +47,7 @@ static bool refuse(struct compilation *c, const struct refusal *r)
 
 static bool refuse_any(struct compilation *c, const struct refusal *r)
 {
-    err_set(c->e, ERR_REFUSAL, r->kind == REFUSAL_TABLE ? "42P16" : "0A000",
+    err_set(c->e, ERR_REFUSAL, "0A000",
             "a stream table can't be defined over %s", r->what);
     if (r->hint != NULL)
         err_hint(c->e, "%s", r->hint);
