@@ -78,6 +78,7 @@ CREATE TABLE IF NOT EXISTS pgtrickle.pgt_stream_tables (
     next_attempt_at timestamptz,
     column_names text[],
     source_activity jsonb,                      -- FULL: statistics counters of the sources at the last refresh
+    column_list text[],                         -- CREATE STREAM TABLE t (a, b): the names given; NULL: the query's own
     UNIQUE (pgt_schema, pgt_name)
 );
 

@@ -134,7 +134,8 @@ BEGIN
         defining_query = coalesce(args->>'query', t.original_query), strategy = args->>'strategy', downgrade_reason = args->>'downgrade_reason',
         time_dependent = coalesce((args->>'time_dependent')::boolean, (args->'plan'->>'time')::boolean, false),
         key_columns = coalesce(pgtrickle._texts(args->'key_columns'), '{}'), hidden_columns = coalesce(pgtrickle._texts(args->'hidden_columns'), '{}'),
-        column_names = pgtrickle._texts(coalesce(args->'column_names', ask->'columns')),
+        column_names = pgtrickle._texts(args->'column_names'),
+        column_list = CASE WHEN ask ? 'query' THEN pgtrickle._texts(ask->'columns') ELSE t.column_list END,
         functions_used = pgtrickle._texts(args->'functions_used'),
         has_keyless_source = EXISTS (SELECT FROM jsonb_array_elements(coalesce(args->'sources', '[]')) AS s JOIN pg_class c ON c.oid = (s->>'relid')::oid
             WHERE c.relkind IN ('r', 'p') AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid))

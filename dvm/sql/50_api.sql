@@ -142,7 +142,7 @@ BEGIN
     END IF;
     IF EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = to_regnamespace(quote_ident(schema)) AND c.relname = name) THEN
         RAISE EXCEPTION 'relation "%" already exists', full_name USING ERRCODE = 'duplicate_table';
-    ELSIF EXISTS (SELECT FROM pgtrickle.pgt_requests r WHERE r.op = 'create' AND r.args->>'schema' = schema AND r.args->>'name' = name) THEN
+    ELSIF EXISTS (SELECT FROM pgtrickle.pgt_requests r WHERE r.op = 'create' AND r.error IS NULL AND r.args->>'schema' = schema AND r.args->>'name' = name) THEN
         IF (what->>'if_not_exists')::boolean THEN
             RAISE NOTICE 'stream table "%" is already about to be created, skipping', full_name;
             RETURN;
