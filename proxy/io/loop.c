@@ -563,7 +563,7 @@ static void op_listen_stop(struct io *io, bool tcp, bool unix_socket)
 
     for (int i = 0; i < io->n_listeners; i++) {
         struct listener *l = &io->listeners[i];
-        if (l->is_unix ? unix_socket : tcp) {
+        if (l->event != NULL && (l->is_unix ? unix_socket : tcp)) {
             listener_close(l);
             l->event = NULL;
         }
