@@ -306,13 +306,14 @@ static void on_startup(struct client *c, const struct startup_packet *packet)
     if (p->config->log_connections)
         client_log(c, LEVEL_LOG, "login attempt: db=%s user=%s tls=no replication=no",
                    c->database_name, c->user_name);
-    if (p->n_clients >= p->config->max_client_conn &&
-        strcmp(c->database_name, ADMIN_DATABASE) != 0) {
-        client_fail(c, "53300", "no more connections allowed (max_client_conn)");
-        return;
+    if (strcmp(c->database_name, ADMIN_DATABASE) != 0) {
+        if (p->n_clients >= p->config->max_client_conn) {
+            client_fail(c, "53300", "no more connections allowed (max_client_conn)");
+            return;
+        }
+        p->n_clients++;
+        c->counted = true;
     }
-    p->n_clients++;
-    c->counted = true;
     begin_auth(c);
 }
 

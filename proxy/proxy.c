@@ -779,7 +779,10 @@ static enum admin_result view_perform(void *core, struct admin_session *session,
     struct database *db = NULL;
 
     if (command->database.ptr != NULL) {
-        db = proxy_database(p, command->database);
+        /* A name that only "*" would serve exists when it was used. */
+        db = proxy_find_database(p, command->database);
+        if (db == NULL && config_find_database(p->config, command->database) != NULL)
+            db = proxy_database(p, command->database);
         if (db == NULL) {
             err_set(e, ERR_REFUSAL, "08P01", "no such database: " STR_FMT,
                     STR_ARG(command->database));
