@@ -156,8 +156,11 @@ static void put_sources(struct compilation *c)
         s->is_stream_table = t->is_stream_table;
         s->columns = arena_new_array(c->a, const char *, (size_t)t->n_columns);
         s->column_types = arena_new_array(c->a, const char *, (size_t)t->n_columns);
+        bool any = false; /* count(*) needs none, and a source without columns is not captured */
+        for (int k = 0; k < t->n_columns; k++)
+            any = any || plan_captures(&c->planner, i, k);
         for (int k = 0; k < t->n_columns; k++) {
-            if (!plan_captures(&c->planner, i, k))
+            if (any ? !plan_captures(&c->planner, i, k) : k > 0)
                 continue;
             s->columns[s->n_columns] = t->columns[k].name;
             s->column_types[s->n_columns] = t->columns[k].type;
