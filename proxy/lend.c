@@ -40,12 +40,15 @@ enum {
     REFRESH_ATTEMPTS = 5,
 };
 
+struct origin;
+
 struct lend {
     struct lend_job *job;
     struct wire_db db;
     struct arena arena;
     struct bytequeue client;     /* collected for the client */
     struct bytequeue completion; /* CommandComplete that must wait */
+    const struct origin *origin; /* of the statement whose answer is read; NULL: one of ours */
     const char *suppress;        /* SQLSTATE of a notice that our own doing causes; or NULL */
     bool suppressed;             /* one came */
     bool own_block;              /* the open transaction block is ours */
@@ -85,6 +88,37 @@ static void forward(struct lend *l, struct str bytes)
         flush_client(l);
 }
 
+static void set_field(struct bytequeue *frame, enum notice_field field, struct str value)
+{
+    struct bytequeue changed = { 0 };
+    struct str whole = bytequeue_str(frame);
+    struct str body = { whole.ptr + WIRE_HEADER_LEN, whole.len - WIRE_HEADER_LEN };
+
+    if (notice_encode_with(&changed, whole.ptr[0], body, field, value)) {
+        bytequeue_free(frame);
+        *frame = changed;
+    }
+}
+
+/* A position in an error or notice: it is one in the statement as the server saw it, which began
+ * somewhere in the client's text, or is not the client's at all. */
+static void correct_position(struct bytequeue *frame, const struct origin *o, struct str position)
+{
+    char shifted[32];
+    char digits[16];
+
+    if (position.ptr == NULL)
+        return;
+    if (o == NULL || o->rewritten) {
+        set_field(frame, NOTICE_POSITION, (struct str){ NULL, 0 });
+    } else if (o->offset > 0) {
+        snprintf(digits, sizeof(digits), STR_FMT, STR_ARG(position));
+        snprintf(shifted, sizeof(shifted), "%lld",
+                 strtoll(digits, NULL, 10) + sql_char_position(o->text, o->offset) - 1);
+        set_field(frame, NOTICE_POSITION, str_from(shifted));
+    }
+}
+
 static void on_before_wait(void *arg)
 {
     flush_client(arg);
@@ -101,6 +135,15 @@ static void on_aside(void *arg, char tag, struct str frame)
     }
     if (tag == BE_PARAMETER_STATUS)
         text_put_bytes(&l->job->parameters, frame.ptr, frame.len);
+    if (tag == BE_NOTICE) {
+        struct bytequeue changed = { 0 };
+
+        bytequeue_put(&changed, frame.ptr, frame.len);
+        correct_position(&changed, l->origin, notice_get(body, NOTICE_POSITION));
+        forward(l, bytequeue_str(&changed));
+        bytequeue_free(&changed);
+        return;
+    }
     forward(l, frame);
 }
 
@@ -115,39 +158,14 @@ static void on_notice(void *arg, const char *severity, const char *message)
 
 /* ---- errors for the client ------------------------------------------------------------------- */
 
-static void set_field(struct bytequeue *frame, enum notice_field field, struct str value)
-{
-    struct bytequeue changed = { 0 };
-    struct str whole = bytequeue_str(frame);
-    struct str body = { whole.ptr + WIRE_HEADER_LEN, whole.len - WIRE_HEADER_LEN };
-
-    if (notice_encode_with(&changed, BE_ERROR, body, field, value)) {
-        bytequeue_free(frame);
-        *frame = changed;
-    }
-}
-
-/* An error of the server's about the statement, which began somewhere in the client's text, or
- * stands for another. */
 static void forward_error(struct lend *l, const struct origin *o, struct str frame, struct str body)
 {
     static const char our_function[] = "PL/pgSQL function pgtrickle.";
-    struct str position = notice_get(body, NOTICE_POSITION);
     struct str where = notice_get(body, NOTICE_WHERE);
     struct bytequeue changed = { 0 };
 
     bytequeue_put(&changed, frame.ptr, frame.len);
-    if (position.ptr != NULL && o->rewritten) {
-        set_field(&changed, NOTICE_POSITION, (struct str){ NULL, 0 });
-    } else if (position.ptr != NULL && o->offset > 0) {
-        char shifted[32];
-        char digits[16];
-
-        snprintf(digits, sizeof(digits), STR_FMT, STR_ARG(position));
-        snprintf(shifted, sizeof(shifted), "%lld",
-                 strtoll(digits, NULL, 10) + sql_char_position(o->text, o->offset) - 1);
-        set_field(&changed, NOTICE_POSITION, str_from(shifted));
-    }
+    correct_position(&changed, o, notice_get(body, NOTICE_POSITION));
     if (where.ptr != NULL && o->rewritten && str_starts_with(where, str_from(our_function)))
         set_field(&changed, NOTICE_WHERE, (struct str){ NULL, 0 });
     forward(l, bytequeue_str(&changed));
@@ -342,7 +360,7 @@ static void refuse_copy(struct lend *l)
 
 /* Forwards the answer to one statement up to `until`: ReadyForQuery for a Query, the end of the
  * Execute otherwise. */
-static void forward_answer(struct lend *l, struct origin *o)
+static void read_answer(struct lend *l, const struct origin *o)
 {
     bool simple = l->job->kind == LEND_SIMPLE_QUERY;
     struct err e = { 0 };
@@ -394,6 +412,13 @@ static void forward_answer(struct lend *l, struct origin *o)
         }
     }
     l->quiet = false;
+}
+
+static void forward_answer(struct lend *l, const struct origin *o)
+{
+    l->origin = o;
+    read_answer(l, o);
+    l->origin = NULL;
 }
 
 /* ---- EXPLAIN CREATE STREAM TABLE ------------------------------------------------------------- */

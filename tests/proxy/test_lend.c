@@ -173,6 +173,17 @@ static bool fake_statement(struct fake *f, const char *sql, bool describe)
         f->copying = true;
         return true;
     }
+    if (has(sql, "warn")) {
+        struct bytequeue plain = { 0 };
+        struct str bytes;
+
+        notice_encode_notice(&plain, "WARNING", "22P06", "nonstandard");
+        bytes = bytequeue_str(&plain);
+        assert_true(notice_encode_with(&f->out, BE_NOTICE,
+                                       (struct str){ bytes.ptr + 5, bytes.len - 5 },
+                                       NOTICE_POSITION, STR("8")));
+        bytequeue_free(&plain);
+    }
     if (has(sql, "request") || (has(sql, "_ddl") && has(sql, "create")))
         notice_encode_notice(&f->out, "NOTICE", DVM_NOTICE_SQLSTATE, "to be completed");
     if (has(sql, "CALL")) {
@@ -640,6 +651,21 @@ static void test_parameter_changes_reach_client_and_session(void **state)
     "''), "                                                                                        \
     "true)"
 
+static void test_positions_of_notices_are_the_clients_too(void **state)
+{
+    struct world *w = world_new('T');
+
+    (void)state;
+    run_query(w, "select 1; select warn");
+    assert_string_equal(seen(w), "T D D C[SELECT 2] N[22P06 P=18] T D D C[SELECT 2] Z[T]");
+    world_free(w);
+
+    w = world_new('T');
+    run_query(w, "create stream table t as select warn");
+    assert_string_equal(seen(w), "N[22P06] N[00000] C[CREATE STREAM TABLE] Z[T]");
+    world_free(w);
+}
+
 static void test_explain_create(void **state)
 {
     (void)state;
@@ -905,6 +931,7 @@ int main(void)
         cmocka_unit_test(test_a_manual_refresh_is_repeatable_read_and_tries_again),
         cmocka_unit_test(test_copy_from_stdin_is_refused),
         cmocka_unit_test(test_parameter_changes_reach_client_and_session),
+        cmocka_unit_test(test_positions_of_notices_are_the_clients_too),
         cmocka_unit_test(test_explain_create),
         cmocka_unit_test(test_a_failed_installation_is_the_answer),
         cmocka_unit_test(test_a_server_that_dies_ends_the_job),
