@@ -927,6 +927,32 @@ void config_show(const struct config *c, size_t i, struct arena *a, struct confi
     out->changeable = k->when == KEY_RELOAD;
 }
 
+const char *config_without_effect(const struct config *c, struct arena *a)
+{
+#define KEY_NAME(name) #name,
+    static const char *const names[] = { CONFIG_KEYS_WITHOUT_EFFECT(KEY_NAME) };
+    const char *list = "";
+    for (size_t i = 0; i < COUNT(names); i++) {
+        const struct key *k = find_parameter(str_from(names[i]));
+        if (strcmp(show_field(c, k, a), k->fallback) != 0)
+            list = arena_printf(a, "%s%s%s", list, list[0] != '\0' ? ", " : "", names[i]);
+    }
+    if (c->n_peers > 0)
+        list = arena_printf(a, "%s%s[peers]", list, list[0] != '\0' ? ", " : "");
+    return list;
+}
+
+void config_warn(const struct config *c, struct log *log)
+{
+    struct arena arena;
+    arena_init(&arena);
+    const char *list = config_without_effect(c, &arena);
+    if (list[0] != '\0')
+        log_line(log, LEVEL_WARNING, "%s: accepted, without effect in this version: %s", c->path,
+                 list);
+    arena_free(&arena);
+}
+
 static int compare_name(struct str name, const char *entry)
 {
     return str_compare(name, str_from(entry));

@@ -88,6 +88,7 @@ struct config_peer {
 };
 
 struct config_private;
+struct log;
 
 struct config {
     const char *path; /* the file that was read */
@@ -131,6 +132,12 @@ struct config_shown {
 };
 size_t config_key_count(void);
 void config_show(const struct config *c, size_t i, struct arena *a, struct config_shown *out);
+
+/* What was set and has no effect in this version, as a list for a warning ("auth_user, pkt_buf");
+ * "" when there is nothing. */
+const char *config_without_effect(const struct config *c, struct arena *a);
+/* Logs that list, if there is one. */
+void config_warn(const struct config *c, struct log *log);
 
 /* An entry by its name; "*" is not found by these. */
 const struct config_database *config_find_database(const struct config *c, struct str name);

@@ -119,6 +119,41 @@
     X(STRING, user, "", BOOT, "User to become after start")                                          \
     X(INT, verbose, "0", RELOAD, "More log lines: 0 to 3")
 
+/* Read, checked and kept, so that a pgbouncer.ini works; nothing asks for them yet. What would make a
+ * connection less safe than asked for is not among them: config_load refuses it. */
+#define CONFIG_KEYS_WITHOUT_EFFECT(X)                                                               \
+    X(auth_dbname)                                                                                  \
+    X(auth_hba_file)                                                                                \
+    X(auth_ident_file)                                                                              \
+    X(auth_ldap_options)                                                                            \
+    X(auth_query)                                                                                   \
+    X(auth_user)                                                                                    \
+    X(client_tls13_ciphers)                                                                         \
+    X(client_tls_ca_file)                                                                           \
+    X(client_tls_cert_file)                                                                         \
+    X(client_tls_ciphers)                                                                           \
+    X(client_tls_dheparams)                                                                         \
+    X(client_tls_ecdhcurve)                                                                         \
+    X(client_tls_key_file)                                                                          \
+    X(client_tls_protocols)                                                                         \
+    X(dns_max_ttl)                                                                                  \
+    X(dns_nxdomain_ttl)                                                                             \
+    X(dns_zone_check_period)                                                                        \
+    X(job_name)                                                                                     \
+    X(peer_id)                                                                                      \
+    X(pkt_buf)                                                                                      \
+    X(pool_idle_timeout)                                                                            \
+    X(resolv_conf)                                                                                  \
+    X(sbuf_loopcnt)                                                                                 \
+    X(server_fast_close)                                                                            \
+    X(server_tls13_ciphers)                                                                         \
+    X(server_tls_ca_file)                                                                           \
+    X(server_tls_cert_file)                                                                         \
+    X(server_tls_ciphers)                                                                           \
+    X(server_tls_key_file)                                                                          \
+    X(server_tls_protocols)                                                                         \
+    X(suspend_timeout)
+
 /* PgBouncer's: honours expiry and NOLOGIN. */
 #define CONFIG_AUTH_QUERY_DEFAULT                                                                   \
     "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END "               \

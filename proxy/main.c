@@ -231,6 +231,7 @@ int main(int argc, char **argv)
     log_line(log, LEVEL_LOG, "process up: pgtrickle %s, listening on %s:%d and unix:%s",
              PGTRICKLE_VERSION, p->config->listen_addr[0] != '\0' ? p->config->listen_addr : "-",
              p->config->listen_port, p->config->unix_socket_dir);
+    config_warn(p->config, log);
     if (!view_service_start(views, &e))
         goto out;
     io_run(io, p);

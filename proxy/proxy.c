@@ -336,6 +336,7 @@ void proxy_reload(struct proxy *p, struct err *e)
     proxy_apply_config(p, fresh);
     if (!proxy_set_logging(p, &log_error))
         err_move(e, &log_error);
+    config_warn(p->config, p->log);
     proxy_refresh_userlist(p);
 }
 

@@ -389,6 +389,21 @@ static void test_a_password_is_not_shown(void **state)
     arena_free(&a);
 }
 
+static void test_what_has_no_effect_is_listed(void **state)
+{
+    (void)state;
+    struct arena a;
+    arena_init(&a);
+    struct config *c = parse("[pgbouncer]\nmax_client_conn = 5\n");
+    assert_string_equal(config_without_effect(c, &a), "");
+    config_unref(c);
+    c = parse("[pgbouncer]\nauth_user = x\npkt_buf = 4096\nserver_tls_protocols = all\n"
+              "[peers]\n1 = host=h\n");
+    assert_string_equal(config_without_effect(c, &a), "auth_user, server_tls_protocols, [peers]");
+    config_unref(c);
+    arena_free(&a);
+}
+
 static void test_set_makes_a_changed_copy(void **state)
 {
     (void)state;
@@ -546,6 +561,7 @@ int main(void)
         cmocka_unit_test(test_which_setting_wins),
         cmocka_unit_test(test_how_the_maintenance_side_logs_in),
         cmocka_unit_test(test_a_password_is_not_shown),
+        cmocka_unit_test(test_what_has_no_effect_is_listed),
         cmocka_unit_test(test_set_makes_a_changed_copy),
         cmocka_unit_test(test_reload_keeps_what_is_read_at_start),
         cmocka_unit_test(test_which_changes_need_new_server_connections),

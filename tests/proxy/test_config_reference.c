@@ -33,6 +33,9 @@ static const struct row database_words[] = { CONFIG_DATABASE_KEYS(WORD) };
 static const struct row user_words[] = { CONFIG_USER_KEYS(WORD) };
 static const struct row peer_words[] = { CONFIG_PEER_KEYS(WORD) };
 
+#define NAME(name) #name,
+static const char *const without_effect[] = { CONFIG_KEYS_WITHOUT_EFFECT(NAME) };
+
 static const char *unit(const char *kind)
 {
     if (strcmp(kind, "TIME") == 0)
@@ -152,6 +155,13 @@ static void put_reference(struct text *t)
         "\n"
         "These are errors at start, never ignored: `auth_type` cert, hba, ldap, pam; any "
         "`client_tls_sslmode` but disable; `server_tls_sslmode` require, verify-ca, verify-full.\n"
+        "\n"
+        "These are read and checked and have no effect yet; the log says so at start:");
+    for (size_t i = 0; i < sizeof(without_effect) / sizeof(without_effect[0]); i++)
+        text_printf(t, "%s `%s`", i > 0 ? "," : "", without_effect[i]);
+    text_put(
+        t,
+        "; and `[peers]`; and `auth_user`, `auth_query`, `auth_dbname` of a database.\n"
         "\n"
         "## `auth_file`\n"
         "\n"
