@@ -36,16 +36,16 @@ struct lend_job {
     enum lend_kind kind;
     struct dvm *dvm;
     const struct dvm_target *target; /* of this client's database */
-    int fd;                   /* the server's socket; blocking mode is set and restored by lend_run */
-    int server_version;       /* from the server_version parameter: 150020 */
-    struct str query;         /* LEND_SIMPLE_QUERY: text without the NUL */
-    struct str execute;       /* LEND_EXECUTE: the complete Execute frame to send to the server */
+    int fd;             /* the server's socket; blocking mode is set and restored by lend_run */
+    int server_version; /* from the server_version parameter: 150020 */
+    struct str query;   /* LEND_SIMPLE_QUERY: text without the NUL */
+    struct str execute; /* LEND_EXECUTE: the complete Execute frame to send to the server */
     const char *execute_tag;  /* LEND_EXECUTE: completion tag to show, e.g. "CREATE STREAM TABLE";
                                * NULL: the server's own */
     size_t definition_offset; /* LEND_EXECUTE: bytes before the definition in the client's text, for
                                * positions */
     struct str statement_text; /* LEND_EXECUTE: the client's own text of the statement */
-    bool in_block;            /* inside a transaction block (T); never called in state E */
+    bool in_block;             /* inside a transaction block (T); never called in state E */
     bool standard_conforming_strings;
     /* Called on the helper thread with bytes for the client; may block for back-pressure. False
      * when the client is gone: the job then still ends its work cleanly. */
@@ -56,7 +56,8 @@ struct lend_job {
     char tx_status;     /* I, T, E after the job. LEND_SIMPLE_QUERY and LEND_COMPLETE: ReadyForQuery
                          * has been emitted already. LEND_EXECUTE and LEND_INSTALL: it has not */
     bool opened_block;  /* LEND_EXECUTE: the job opened a transaction block around an autocommit
-                         * pipeline: at the client's Sync, run lend_end_block instead of forwarding it */
+                         * pipeline: at the client's Sync, run lend_end_block instead of forwarding
+                         * it */
     bool failed;        /* an ErrorResponse was emitted: skip the pipeline up to Sync */
     bool server_broken; /* close the server connection */
     struct err err;     /* LEND_INSTALL: why it failed */
@@ -67,8 +68,8 @@ struct lend_job {
 /* Runs the job to its end. Blocks. */
 void lend_run(struct lend_job *job);
 
-/* The client's Sync after a job that opened_block: commits (or rolls back when failed), emits errors
- * if the commit fails, then ReadyForQuery. Blocks; runs on a helper thread like lend_run. */
+/* The client's Sync after a job that opened_block: commits (or rolls back when failed), emits
+ * errors if the commit fails, then ReadyForQuery. Blocks; runs on a helper thread like lend_run. */
 void lend_end_block(struct lend_job *job);
 
 #endif

@@ -115,13 +115,13 @@ static bool skip_string(const struct sql_scanner *s, enum sql_token_kind kind, s
 
     while (p < s->text.len) {
         char c = s->text.ptr[p];
+        bool escapes = c == '\\' && kind == SQL_ESCAPE_STRING;
+        bool doubled = c == '\'' && at(s, p + 1) == '\'' && kind != SQL_BIT_STRING;
 
-        if (c == '\\' && kind == SQL_ESCAPE_STRING) {
+        if (escapes || doubled) {
             p += 2;
         } else if (c != '\'') {
             p++;
-        } else if (at(s, p + 1) == '\'' && kind != SQL_BIT_STRING) {
-            p += 2;
         } else {
             size_t more = string_continues(s, p + 1);
 

@@ -651,15 +651,16 @@ static void put_create(struct text *json, const struct stream_statement *st)
 {
     text_put(json, "{\"op\":\"create\"");
     put_name(json, st->names);
-    text_put(json, ",\"columns\":");
-    if (st->columns == NULL)
-        text_put(json, "null");
-    for (int i = 0; i < st->n_columns; i++) {
-        text_put_char(json, i == 0 ? '[' : ',');
-        text_put_json(json, str_from(st->columns[i]));
-    }
-    if (st->columns != NULL)
+    if (st->columns == NULL) {
+        put_string(json, "columns", NULL);
+    } else {
+        text_put(json, ",\"columns\":");
+        for (int i = 0; i < st->n_columns; i++) {
+            text_put_char(json, i == 0 ? '[' : ',');
+            text_put_json(json, str_from(st->columns[i]));
+        }
         text_put_char(json, ']');
+    }
     put_query(json, st);
     put_options(json, st);
     put_bool(json, "or_replace", st->or_replace);
