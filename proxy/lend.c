@@ -37,7 +37,6 @@
 
 enum {
     EMIT_SIZE = 32 * 1024, /* collected before it is sent on */
-    REFRESH_ATTEMPTS = 5,
 };
 
 struct origin;
@@ -54,10 +53,8 @@ struct lend {
     bool own_block;              /* the open transaction block is ours */
     bool failed;                 /* an ErrorResponse went out: skip the rest */
     bool client_gone;
-    bool hold;        /* nothing goes to the client yet: what was collected may be taken back */
-    bool quiet;       /* errors of the server are not for the client */
-    bool worked;      /* something of ours was done: the scheduler may have work */
-    char sqlstate[6]; /* of the last error */
+    bool quiet;  /* errors of the server are not for the client */
+    bool worked; /* something of ours was done: the scheduler may have work */
 };
 
 /* What is known about the text that runs, to make positions of errors right. */
@@ -74,7 +71,7 @@ static void flush_client(struct lend *l)
 {
     struct str bytes = bytequeue_str(&l->client);
 
-    if (l->hold || bytes.len == 0)
+    if (bytes.len == 0)
         return;
     if (!l->client_gone && !l->job->emit(l->job->emit_arg, bytes.ptr, bytes.len))
         l->client_gone = true;
@@ -172,18 +169,12 @@ static void forward_error(struct lend *l, const struct origin *o, struct str fra
     bytequeue_free(&changed);
 }
 
-static void note_error(struct lend *l, struct str sqlstate)
-{
-    l->failed = true;
-    snprintf(l->sqlstate, sizeof(l->sqlstate), STR_FMT, STR_ARG(sqlstate));
-}
-
 /* An error of ours. Says nothing of a broken connection: the session does. */
 static void emit_err(struct lend *l, struct err *e)
 {
     if (!l->db.broken)
         notice_encode_err(&l->client, "ERROR", e);
-    note_error(l, str_from(e->sqlstate));
+    l->failed = true;
     err_clear(e);
 }
 
@@ -221,7 +212,7 @@ static void run_to_ready(struct lend *l)
             return;
         }
         if (p.tag == BE_ERROR && !l->quiet) {
-            note_error(l, notice_get(p.body, NOTICE_SQLSTATE));
+            l->failed = true;
             forward(l, p.bytes);
         }
     } while (p.tag != BE_READY_FOR_QUERY);
@@ -249,11 +240,13 @@ static void abort_transaction(struct lend *l)
     l->quiet = false;
 }
 
-static void open_block(struct lend *l, bool repeatable_read)
+/* In the session's isolation level. A refresh needs no other: in READ COMMITTED it waits for the
+ * scheduler's and goes on from there, in REPEATABLE READ one of the two would fail with 40001. */
+static void open_block(struct lend *l)
 {
     if (l->db.status != STATUS_IDLE)
         return;
-    run_ours(l, repeatable_read ? "BEGIN ISOLATION LEVEL REPEATABLE READ" : "BEGIN");
+    run_ours(l, "BEGIN");
     l->own_block = !l->failed;
 }
 
@@ -388,7 +381,7 @@ static void read_answer(struct lend *l, const struct origin *o)
             break;
         case BE_ERROR:
             if (!l->quiet) {
-                note_error(l, notice_get(p.body, NOTICE_SQLSTATE));
+                l->failed = true;
                 forward_error(l, o, p.bytes, p.body);
             }
             if (!simple && !l->quiet)
@@ -643,24 +636,6 @@ static enum statement_class classify(const struct lend *l, const struct statemen
     return CLASS_OTHER;
 }
 
-static bool token_names(struct lend *l, const struct statement_view *v, int i, const char *name)
-{
-    const char *value;
-
-    if (v->word[i].kind != SQL_WORD && v->word[i].kind != SQL_QUOTED_IDENT)
-        return false;
-    value = sql_token_value(v->text, v->word[i], &l->arena);
-    return value != NULL && strcmp(value, name) == 0;
-}
-
-/* SELECT pgtrickle.refresh_stream_table(…), alone. */
-static bool is_refresh_call(struct lend *l, const struct statement_view *v)
-{
-    return v->only && (word_is(v, 0, "select") || word_is(v, 0, "call")) &&
-           token_names(l, v, 1, "pgtrickle") && sql_token_is_symbol(v->text, v->word[2], '.') &&
-           token_names(l, v, 3, "refresh_stream_table");
-}
-
 /* Sends one statement and forwards the answer; requests are completed. */
 static void run_text(struct lend *l, struct origin *o, struct str sql)
 {
@@ -693,7 +668,7 @@ static void run_stream_statement(struct lend *l, const struct statement_view *v)
     }
     o.tag = stream_sql_tag(st.verb);
     o.definition_offset = st.query_offset;
-    open_block(l, st.verb == STREAM_REFRESH && v->only);
+    open_block(l);
     if (!l->failed && st.verb == STREAM_EXPLAIN_CREATE)
         explain_create(l, &o, &st);
     if (l->failed)
@@ -740,11 +715,11 @@ static void run_client_statement(struct lend *l, const struct statement_view *v,
         }
         break;
     case CLASS_CALLS:
-        open_block(l, is_refresh_call(l, v));
+        open_block(l);
         break;
     case CLASS_OTHER:
         if (!v->only)
-            open_block(l, false);
+            open_block(l);
         break;
     case CLASS_STREAM:
         break;
@@ -768,26 +743,6 @@ static void run_statement(struct lend *l, const struct statement_view *v)
         close_block(l);
     release_completion(l);
     l->db.shows_requests = false;
-}
-
-/* A refresh of one's own meets the scheduler's: in REPEATABLE READ the later one fails, and finds
- * little to do when it tries again. Nothing has been shown of an attempt that failed. */
-static void run_only_statement(struct lend *l, const struct statement_view *v)
-{
-    bool may_retry =
-        l->db.status == STATUS_IDLE &&
-        (is_refresh_call(l, v) || (word_is(v, 0, "refresh") && classify(l, v) == CLASS_STREAM));
-
-    l->hold = may_retry;
-    for (int attempt = 1;; attempt++) {
-        run_statement(l, v);
-        if (!may_retry || !l->failed || l->db.broken || attempt == REFRESH_ATTEMPTS ||
-            strcmp(l->sqlstate, "40001") != 0 || l->db.status != STATUS_IDLE)
-            break;
-        bytequeue_consume(&l->client, bytequeue_len(&l->client));
-        l->failed = false;
-    }
-    l->hold = false;
 }
 
 static void look_at_statement(const struct lend *l, struct statement_view *v)
@@ -814,10 +769,7 @@ static void run_query_string(struct lend *l)
         v.only = v.only && !more;
         v.last = !more;
         look_at_statement(l, &v);
-        if (v.only)
-            run_only_statement(l, &v);
-        else
-            run_statement(l, &v);
+        run_statement(l, &v);
     }
 }
 

@@ -99,9 +99,8 @@ struct fake {
     char status;
     bool skipping; /* after an error, up to Sync */
     bool copying;
-    bool commit_fails;          /* the next COMMIT */
-    int serialization_failures; /* so many REFRESHes fail */
-    char *parsed;               /* of our name */
+    bool commit_fails; /* the next COMMIT */
+    char *parsed;      /* of our name */
     bool client_bound; /* the client's portal is bound to a statement that makes a request */
     int die_at;        /* statement number at which the connection ends; 0: never */
     int n_statements;
@@ -161,11 +160,6 @@ static bool fake_statement(struct fake *f, const char *sql, bool describe)
     }
     if (has(sql, "fail")) {
         fake_error(f, "22012", "8");
-        return false;
-    }
-    if (has(sql, "refresh") && f->serialization_failures > 0) {
-        f->serialization_failures--;
-        fake_error(f, "40001", NULL);
         return false;
     }
     if (has(sql, "copyin")) {
@@ -454,9 +448,6 @@ static void assert_query(char status, const char *sql, const char *client, const
 #define DROP_SQL                                                                                   \
     "CALL pgtrickle._ddl('{\"op\":\"drop\",\"names\":[{\"schema\":null,\"name\":\"t\"}],"          \
     "\"if_exists\":false,\"cascade\":false}'::pg_catalog.jsonb)"
-#define REFRESH_SQL                                                                                \
-    "CALL pgtrickle._ddl('{\"op\":\"refresh\",\"schema\":null,\"name\":\"t\"}'::pg_catalog.jsonb)"
-
 static void test_an_empty_query(void **state)
 {
     (void)state;
@@ -595,27 +586,6 @@ static void test_what_can_not_run_in_a_block_does_not(void **state)
     /* such a block commits by itself; its request is left to the scheduler, and the client told */
     assert_query('I', "DO $$ request; commit $$", "N[PGT00] T D D C[SELECT 2] Z[I]",
                  "Q:DO $$ request; commit $$");
-}
-
-static void test_a_manual_refresh_is_repeatable_read_and_tries_again(void **state)
-{
-    struct world *w = world_new('I');
-
-    (void)state;
-    w->fake.serialization_failures = 2;
-    run_query(w, "REFRESH STREAM TABLE t");
-    assert_string_equal(seen(w), "C[REFRESH STREAM TABLE] Z[I]");
-    assert_string_equal(w->fake.log.ptr,
-                        "Q:BEGIN ISOLATION LEVEL REPEATABLE READ\nQ:" REFRESH_SQL "\nQ:ROLLBACK\n"
-                        "Q:BEGIN ISOLATION LEVEL REPEATABLE READ\nQ:" REFRESH_SQL "\nQ:ROLLBACK\n"
-                        "Q:BEGIN ISOLATION LEVEL REPEATABLE READ\nQ:" REFRESH_SQL "\nQ:COMMIT");
-    world_free(w);
-
-    w = world_new('I');
-    w->fake.serialization_failures = 99;
-    run_query(w, "select pgtrickle.refresh_stream_table('t')");
-    assert_string_equal(seen(w), "E[40001] Z[I]");
-    world_free(w);
 }
 
 static void test_copy_from_stdin_is_refused(void **state)
@@ -928,7 +898,6 @@ int main(void)
         cmocka_unit_test(test_a_syntax_error_of_ours_aborts_the_clients_transaction),
         cmocka_unit_test(test_a_failing_commit_replaces_the_completion),
         cmocka_unit_test(test_what_can_not_run_in_a_block_does_not),
-        cmocka_unit_test(test_a_manual_refresh_is_repeatable_read_and_tries_again),
         cmocka_unit_test(test_copy_from_stdin_is_refused),
         cmocka_unit_test(test_parameter_changes_reach_client_and_session),
         cmocka_unit_test(test_positions_of_notices_are_the_clients_too),
