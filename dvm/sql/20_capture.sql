@@ -1,4 +1,5 @@
--- Capture: change buffers and the trigger functions that fill them, for sources that DIFFERENTIAL stream tables read.
+-- Capture: change buffers and the trigger functions that fill them, for sources that DIFFERENTIAL stream tables read
+-- (and calculated FULL ones, which only want to know that something happened).
 --
 -- A buffer is pgtrickle_changes.c_<relid>; its columns are named after attribute numbers, so that a dropped or renamed column of the source
 -- never shifts another. The functions here run inside pgtrickle._call's trigger, as the maintenance role, and are of no use to others.
@@ -17,15 +18,18 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
     SELECT pg_advisory_xact_lock_shared(hashtextextended('pgtrickle frontier', pgt_id))
 $body$;
 
--- A column as captured: format_type with typmod, COLLATE when it is not the type's own.
+-- A column as captured: format_type with typmod, COLLATE when it is not the type's own. Of a domain the type beneath: a domain's checks are
+-- code of its owner's, which must not run as us, and would refuse a marker.
 CREATE OR REPLACE FUNCTION pgtrickle._column_type(relid oid, attnum integer) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
-    SELECT format_type(a.atttypid, a.atttypmod)
-        || CASE WHEN a.attcollation <> t.typcollation AND a.attcollation <> 0
+    WITH RECURSIVE base(typ, typmod, collation_of) AS (
+        SELECT a.atttypid, a.atttypmod, a.attcollation FROM pg_attribute a WHERE a.attrelid = relid AND a.attnum = $2 AND NOT a.attisdropped
+        UNION ALL SELECT t.typbasetype, t.typtypmod, b.collation_of FROM base b JOIN pg_type t ON t.oid = b.typ AND t.typtype = 'd')
+    SELECT format_type(b.typ, b.typmod)
+        || CASE WHEN b.collation_of <> t.typcollation AND b.collation_of <> 0
            THEN (SELECT format(' COLLATE %I.%I', n.nspname, c.collname) FROM pg_collation c JOIN pg_namespace n ON n.oid = c.collnamespace
-                 WHERE c.oid = a.attcollation) ELSE '' END
-    FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-    WHERE a.attrelid = relid AND a.attnum = $2 AND NOT a.attisdropped
+                 WHERE c.oid = b.collation_of) ELSE '' END
+    FROM base b JOIN pg_type t ON t.oid = b.typ AND t.typtype <> 'd'
 $body$;
 
 -- Creates or widens the buffer so that it holds attnums, and (re)builds the functions. True when anything was new: then the triggers have to
@@ -57,13 +61,14 @@ BEGIN
             USING ERRCODE = 'feature_not_supported';
     END IF;
 
+    -- Roles that may create in pgtrickle_changes may have taken the name; the schema is ours, so what is in it is ours to drop.
+    IF (SELECT pg_get_userbyid(c.relowner) FROM pg_class c WHERE c.oid = to_regclass(buffer)) <> current_user THEN
+        EXECUTE format('DROP TABLE %s CASCADE', buffer);
+    END IF;
     IF to_regclass(buffer) IS NULL THEN
         EXECUTE format('CREATE TABLE %s (__pgt_xid xid8 NOT NULL, __pgt_seq bigint NOT NULL, __pgt_w smallint NOT NULL) '
             'WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000, autovacuum_analyze_scale_factor = 0.5)', buffer);
         EXECUTE format('CREATE INDEX %I ON %s (__pgt_xid)', 'c_' || relid || '_xid', buffer);
-    ELSIF (SELECT c.relowner FROM pg_class c WHERE c.oid = buffer::regclass) <> (SELECT oid FROM pg_roles WHERE rolname = current_user) THEN
-        RAISE EXCEPTION 'relation % is not a change buffer', buffer USING ERRCODE = 'wrong_object_type',
-            HINT = 'Only pgtrickle may create relations of that name.';
     END IF;
     FOREACH n IN ARRAY wanted LOOP
         IF NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = buffer::regclass AND a.attname = 'a' || n AND NOT a.attisdropped) THEN
@@ -115,6 +120,8 @@ DECLARE
     stamp text := 'pg_current_xact_id(), (SELECT nextval(''pgtrickle.change_seq''::regclass))';
     marker text := format('INSERT INTO %s (__pgt_xid, __pgt_seq, __pgt_w) SELECT %s, 0', buffer, stamp);
     guard text := pgtrickle._capture_guard(relid, attnums);
+    -- Readers of no columns only want to know that there was something.
+    once text := CASE WHEN attnums = '{}' THEN ' LIMIT 1' ELSE '' END;
     event text;
     body text;
     source text;
@@ -124,15 +131,20 @@ BEGIN
     FROM pg_attribute a WHERE a.attrelid = relid AND a.attnum = ANY (attnums);
     FOREACH event IN ARRAY '{ins,upd,del,trunc}'::text[] LOOP
         source := CASE event
-            WHEN 'ins' THEN format('SELECT %s, 1%s FROM pgt_new AS t', stamp, images)
-            WHEN 'del' THEN format('SELECT %s, -1%s FROM pgt_old AS t', stamp, images)
-            WHEN 'upd' THEN format('SELECT %1$s, u.* FROM (SELECT -1%2$s FROM pgt_old AS t UNION ALL SELECT 1%2$s FROM pgt_new AS t) AS u', stamp, images)
+            WHEN 'ins' THEN format('SELECT %s, 1%s FROM pgt_new AS t', stamp, images) || once
+            WHEN 'del' THEN format('SELECT %s, -1%s FROM pgt_old AS t', stamp, images) || once
+            WHEN 'upd' THEN format('SELECT %1$s, u.* FROM (SELECT -1%2$s FROM pgt_old AS t UNION ALL SELECT 1%2$s FROM pgt_new AS t) AS u', stamp, images) || once
         END;
         body := CASE WHEN event = 'trunc' THEN marker || ';' ELSE format($f$IF %s THEN
         INSERT INTO %s (__pgt_xid, __pgt_seq, __pgt_w%s) %s;
     ELSE
         %s;
     END IF;$f$, guard, buffer, columns, source, marker) END;
+        -- Replaced, another's function would stay another's.
+        IF EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname = format('c_%s_%s', relid, event)
+                   AND pg_get_userbyid(p.proowner) <> current_user) THEN
+            EXECUTE format('DROP FUNCTION pgtrickle_changes.c_%s_%s() CASCADE', relid, event);
+        END IF;
         -- Quoted by %L: a column's name may hold anything, a dollar tag too.
         EXECUTE format('CREATE OR REPLACE FUNCTION pgtrickle_changes.c_%s_%s() RETURNS trigger '
             'LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS %L', relid, event, format($f$

@@ -40,6 +40,9 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
     id bigint;
 BEGIN
+    -- Asked again: an earlier one that failed has had its time.
+    DELETE FROM pgtrickle.pgt_requests r WHERE r.error IS NOT NULL AND r.caller = _call_request.caller
+        AND r.args->>'schema' = _call_request.args->>'schema' AND r.args->>'name' = _call_request.args->>'name';
     INSERT INTO pgtrickle.pgt_requests (op, args, caller, search_path, settings)
     VALUES (args->>'op', args - '{op,search_path}'::text[], caller, coalesce(args->>'search_path', ''), pgtrickle._pinned_settings())
     RETURNING request_id INTO id;
@@ -148,6 +151,12 @@ BEGIN
         src := (source->>'relid')::oid;
         attnums := pgtrickle._ints(source->'attnums');
         capture := mode = 'DIFFERENTIAL' AND attnums <> '{}';
+        IF mode = 'FULL' AND (SELECT t.schedule IS NULL FROM pgtrickle.pgt_stream_tables t WHERE t.pgt_id = id) THEN
+            -- Only to know when it is due: a row a statement, no columns. Else, and where triggers don't see all, statistics tell.
+            capture := EXISTS (SELECT FROM pg_class c WHERE c.oid = src AND c.relkind = 'r' AND c.oid >= 16384) AND has_table_privilege(owner, src, 'TRIGGER')
+                AND NOT EXISTS (SELECT FROM pg_inherits i WHERE src IN (i.inhrelid, i.inhparent));
+            attnums := CASE WHEN capture THEN '{}' ELSE attnums END;
+        END IF;
         INSERT INTO pgtrickle.pgt_dependencies (pgt_id, source_relid, source_type, columns_used, column_snapshot, attnums, captured)
         SELECT id, src,
             CASE WHEN EXISTS (SELECT FROM pgtrickle.pgt_stream_tables t WHERE t.pgt_relid = src) THEN 'STREAM_TABLE'
@@ -320,7 +329,7 @@ BEGIN
         NEW.result := jsonb_build_object('done', FOUND);
     WHEN 'request_change' THEN
         -- ALTER of what has not been created yet.
-        UPDATE pgtrickle.pgt_requests r SET args = r.args || (a->'change')
+        UPDATE pgtrickle.pgt_requests r SET args = r.args || (a->'change'), error = NULL
         WHERE r.request_id = (a->>'request_id')::bigint AND r.op = 'create' AND (r.caller = NEW.caller OR NEW.caller = current_user);
         NEW.result := jsonb_build_object('done', FOUND);
     WHEN 'register' THEN

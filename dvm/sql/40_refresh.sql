@@ -20,7 +20,8 @@ BEGIN
                              CASE WHEN count_up_to IS NULL THEN 'NULL'
                              ELSE format('(SELECT count(*) FROM (SELECT FROM %s WHERE %s LIMIT %s) AS n)', b.buffer, pgtrickle._is_new(), count_up_to) END), ' UNION ALL ')
     INTO look
-    FROM jsonb_to_recordset(coalesce(st.plan->'sources', '[]')) AS s(relid oid, bit integer)
+    FROM (SELECT x.relid, x.bit FROM jsonb_to_recordset(coalesce(st.plan->'sources', '[]')) AS x(relid oid, bit integer) WHERE st.refresh_mode = 'DIFFERENTIAL'
+          UNION ALL SELECT d.source_relid, 0 FROM pgtrickle.pgt_dependencies d WHERE d.pgt_id = st.pgt_id AND d.captured AND st.refresh_mode <> 'DIFFERENTIAL') AS s
     JOIN pgtrickle.pgt_captures c ON c.source_relid = s.relid
     CROSS JOIN format('pgtrickle_changes.c_%s', s.relid) AS b(buffer);
     mask := 0;
@@ -34,13 +35,17 @@ BEGIN
 END
 $body$;
 
--- Counters of the sources' writes, for what has no buffer: {"<relid>": n}. They move after the commit of what they count.
+-- Counters of the writes of sources that have no buffer, their partitions and heirs included: {"<relid>": n}. They move some time after the
+-- commit of what they count, up to ten seconds when the writer then falls silent.
 CREATE OR REPLACE FUNCTION pgtrickle._source_activity(id bigint) RETURNS jsonb
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $body$
-    SELECT coalesce(jsonb_object_agg(d.source_relid, pg_stat_get_tuples_inserted(d.source_relid) + pg_stat_get_tuples_updated(d.source_relid)
-                                     + pg_stat_get_tuples_deleted(d.source_relid) + coalesce(pg_relation_filenode(d.source_relid), 0)::bigint), '{}')
-    FROM pgtrickle.pgt_dependencies d
-    WHERE d.pgt_id = id AND d.source_type <> 'VIEW'
+    WITH RECURSIVE part(source, relid) AS (
+        SELECT d.source_relid, d.source_relid FROM pgtrickle.pgt_dependencies d WHERE d.pgt_id = id AND NOT d.captured AND d.source_type <> 'VIEW'
+        UNION SELECT p.source, i.inhrelid FROM part p JOIN pg_inherits i ON i.inhparent = p.relid)
+    SELECT coalesce(jsonb_object_agg(s.source, s.n), '{}')
+    FROM (SELECT p.source, sum(pg_stat_get_tuples_inserted(p.relid) + pg_stat_get_tuples_updated(p.relid) + pg_stat_get_tuples_deleted(p.relid)
+                               + coalesce(pg_relation_filenode(p.relid), 0)::bigint) AS n
+          FROM part p GROUP BY p.source) AS s
 $body$;
 
 -- Whether a refresh would have something to do.
@@ -55,10 +60,9 @@ BEGIN
         RETURN false;
     ELSIF NOT st.is_populated OR st.needs_reinit THEN
         RETURN true;
-    ELSIF st.refresh_mode = 'DIFFERENTIAL' THEN
-        RETURN (SELECT p.mask <> 0 FROM pgtrickle._pending(st, NULL) AS p);
     END IF;
-    RETURN st.source_activity IS DISTINCT FROM pgtrickle._source_activity(pgt_id);
+    RETURN (SELECT p.mask <> 0 FROM pgtrickle._pending(st, NULL) AS p)
+        OR st.refresh_mode = 'FULL' AND coalesce(st.source_activity, '{}') <> pgtrickle._source_activity(pgt_id);
 END
 $body$;
 
@@ -367,6 +371,7 @@ BEGIN
         END IF;
     END LOOP;
 
+    DELETE FROM pgtrickle.pgt_requests r WHERE r.error IS NOT NULL AND r.created_at < now() - interval '7 days';
     DELETE FROM pgtrickle.pgt_refresh_history h
     WHERE h.start_time < now() - interval '7 days'
       AND h.refresh_id < (SELECT max(x.refresh_id) - 100 FROM pgtrickle.pgt_refresh_history x WHERE x.pgt_id = h.pgt_id);

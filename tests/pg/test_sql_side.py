@@ -372,6 +372,36 @@ def test_names_that_need_quotes_and_hold_anything(world):
         pg.assert_equal(app, "app.st", plan["query"])
 
 
+def test_nothing_of_a_users_runs_as_the_maintenance_role(world):
+    with database(world) as connect:
+        app, maint, boss = connect(), connect("maint"), connect("postgres")
+        app.execute("CREATE TABLE app.seen (who name);"
+                    "CREATE FUNCTION app.spy(t text) RETURNS boolean LANGUAGE plpgsql AS $f$ BEGIN INSERT INTO app.seen VALUES (current_user); RETURN true; END $f$;"
+                    "GRANT INSERT ON app.seen TO PUBLIC;"
+                    "CREATE DOMAIN app.strict AS varchar(20) NOT NULL CHECK (app.spy(VALUE));"
+                    "CREATE TABLE app.odd (id int PRIMARY KEY, region app.strict, amount numeric NOT NULL)")
+        relid = sqlside.oid(app, "app.odd")
+        boss.execute("GRANT CREATE ON SCHEMA pgtrickle_changes TO stranger")
+        stranger = connect("stranger")
+        stranger.execute(f"CREATE TABLE pgtrickle_changes.c_{relid} (a int);"
+                         f"CREATE FUNCTION pgtrickle_changes.c_{relid}_ins() RETURNS trigger LANGUAGE plpgsql AS $f$ BEGIN RETURN NULL; END $f$")
+        plan = sqlside.sum_by_region(app, "app.st", "app.odd")
+        plan["sources"][0]["attnums"] = [1, 2, 3]
+        pgt_id = sqlside.create(app, "app.st", plan)
+        expect(rows(app, "SELECT DISTINCT pg_get_userbyid(proowner) FROM pg_proc WHERE pronamespace = 'pgtrickle_changes'::regnamespace UNION"
+                         " SELECT pg_get_userbyid(relowner) FROM pg_class WHERE relnamespace = 'pgtrickle_changes'::regnamespace"), [("maint",)], "owners")
+        app.execute("INSERT INTO app.odd VALUES (1, 'a', 1), (2, 'b', 1); UPDATE app.odd SET region = 'b' WHERE id = 1")
+        refresh(maint, pgt_id, "DIFFERENTIAL")
+        app.execute("TRUNCATE app.odd")
+        refresh(maint, pgt_id, "FULL")
+        expect(rows(app, "SELECT DISTINCT who FROM app.seen"), [("app",)], "roles that the domain's check ran as")
+        expect_error(stranger, "CREATE VIEW pgtrickle_changes.v AS SELECT * FROM pgtrickle._call; INSERT INTO pgtrickle_changes.v (op, args, caller)"
+                               " VALUES ('unregister', '{\"pgt_id\": 1}', 'app')", "42501")
+        stranger.execute("CREATE TABLE pgtrickle_changes.fake (op text, args jsonb, caller name, result jsonb)")
+        stranger.execute("CREATE TRIGGER t BEFORE INSERT ON pgtrickle_changes.fake FOR EACH ROW EXECUTE FUNCTION pgtrickle._call_insert()")
+        expect_error(stranger, "INSERT INTO pgtrickle_changes.fake (op, args, caller) VALUES ('unregister', '{\"pgt_id\": 1}', 'app')", "42501")
+
+
 def test_failures_are_classed_by_sqlstate(world):
     with database(world) as connect:
         app, maint = connect(), connect("maint")
@@ -540,20 +570,38 @@ def test_calculated_full_one_is_due_after_writes(world):
         app, maint = connect(), connect("maint")
         source(app)
         plan = sqlside.sum_by_region(app, "app.st", "app.orders")
+        plan["sources"][0]["attnums"] = []
         pgt_id = sqlside.create(app, "app.st", plan, mode="FULL")
-        def settled(wanted):
-            return lambda: one(maint, "SELECT has_changes FROM pgtrickle._schedule_state()") == wanted
-        refresh(maint, pgt_id, "FULL")
-        def quiet():
-            if settled(False)():
-                return True
+
+        def due():
+            return one(maint, "SELECT has_changes FROM pgtrickle._schedule_state()")
+
+        expect(due(), False, "due when nothing happened")
+        for statement in ("INSERT INTO app.orders (region, amount) SELECT 'late', 1 FROM generate_series(1, 9)", "UPDATE app.orders SET amount = amount + 1",
+                          "DELETE FROM app.orders WHERE region = 'late'", "TRUNCATE app.orders"):
+            app.execute(statement)
+            expect(due(), True, f"due after {statement}")
             refresh(maint, pgt_id, "FULL")
-            return False
-        pg.wait_until(quiet, 20, "nothing to do")
-        app.execute("INSERT INTO app.orders (region, amount) VALUES ('late', 1)")
-        pg.wait_until(settled(True), 20, "the write is noticed")
+            pg.assert_equal(app, "app.st", plan["query"], statement)
+            expect(due(), False, "due after the refresh")
+        expect(one(maint, f"SELECT count(*) FROM pgtrickle_changes.c_{sqlside.oid(app, 'app.orders')}"), 4, "buffer rows: one a statement")
+
+
+def test_calculated_full_one_over_partitions_goes_by_statistics(world):
+    with database(world) as connect:
+        app, maint = connect(), connect("maint")
+        app.execute("CREATE TABLE app.orders (id int, region text NOT NULL, amount numeric NOT NULL) PARTITION BY RANGE (id);"
+                    "CREATE TABLE app.p1 PARTITION OF app.orders FOR VALUES FROM (0) TO (100)")
+        plan = sqlside.sum_by_region(app, "app.st", "app.orders")
+        plan["sources"][0]["attnums"] = []
+        pgt_id = sqlside.create(app, "app.st", plan, mode="FULL")
+        expect(one(maint, "SELECT count(*) FROM pgtrickle.pgt_captures"), 0, "captures")
+        app.execute("INSERT INTO app.p1 VALUES (1, 'late', 1)")
+        app.execute("SELECT pg_stat_force_next_flush()")
+        pg.wait_until(lambda: one(maint, "SELECT has_changes FROM pgtrickle._schedule_state()"), 20, "the write is noticed")
         refresh(maint, pgt_id, "FULL")
         pg.assert_equal(app, "app.st", plan["query"])
+        expect(one(maint, "SELECT has_changes FROM pgtrickle._schedule_state()"), False, "due after the refresh")
 
 
 def test_concurrent_writers_are_counted_exactly_once(world):
