@@ -3,6 +3,7 @@ stream tables on one table and on both sides of joins.  Right at every look, not
 """
 
 import contextlib
+import functools
 import random
 import threading
 import time
@@ -132,7 +133,7 @@ class Writers:
         if failure == (None, None, None):
             if self.errors:
                 raise pg.Failure("\n".join(self.errors[:5]))
-            if self.committed < 10 * N_WRITERS or self.rolled_back == 0:
+            if self.committed < 3 * N_WRITERS or self.rolled_back == 0:
                 raise pg.Failure(f"too little was written: {self.summary()}")
 
     def summary(self):
@@ -167,15 +168,15 @@ def test_writers_against_refreshes(world):
         conn = connect()
         conn.execute(DDL)
         create(conn, DEFERRED, "DIFFERENTIAL")
-        pooled = lambda **o: world.daemon("transaction").connect(connect.name, **o)  # noqa: E731
-        deadline = time.monotonic() + max(5, world.seconds / 4)
+        pooled = functools.partial(world.daemon("transaction").connect, connect.name)
+        deadline = time.monotonic() + max(8, world.seconds / 4)
         with Writers([connect, pooled], world.seed) as writers:
             while time.monotonic() < deadline and not writers.errors:
-                for name, query in DEFERRED.items():
-                    with snapshot(conn):
-                        conn.execute(f"REFRESH STREAM TABLE {name}")
-                        pg.assert_equal(conn, name, query, f"refresh {n}")
-                    n += 1
+                name, query = list(DEFERRED.items())[n % len(DEFERRED)]
+                with snapshot(conn):
+                    conn.execute(f"REFRESH STREAM TABLE {name}")
+                    pg.assert_equal(conn, name, query, f"refresh {n}")
+                n += 1
         for name, query in DEFERRED.items():
             conn.execute(f"REFRESH STREAM TABLE {name}")
             pg.assert_equal(conn, name, query, "at the end")
@@ -213,7 +214,7 @@ def immediate(world, definitions, isolations, share):
         conn = connect()
         conn.execute(DDL)
         create(conn, definitions, "IMMEDIATE")
-        pooled = lambda **o: world.daemon("transaction").connect(connect.name, **o)  # noqa: E731
+        pooled = functools.partial(world.daemon("transaction").connect, connect.name)
         deadline = time.monotonic() + max(4, world.seconds * share)
         with Writers([connect, pooled], world.seed, isolations) as writers:
             while time.monotonic() < deadline and not writers.errors:
@@ -255,6 +256,7 @@ def test_two_sides_by_hand(world):
             setup.execute(DDL)
             setup.execute("CREATE STREAM TABLE st WITH (refresh_mode = 'IMMEDIATE') AS " + query)
             for first, second in pairs + [(y, x) for x, y in pairs]:
+                setup.execute("DELETE FROM items WHERE k = 77")
                 # Whoever comes second may wait for the first, so it runs in a thread.
                 failed = []
 

@@ -96,12 +96,14 @@ class World:
         processes = [self.cluster, *self.daemons.values()] if self.cluster else []
         self.marks = [(p, p.log_size()) for p in processes]
 
-    def logs_since_mark(self, lines=40):
+    def logs_since_mark(self, lines=25):
         known = dict(self.marks)
         text = ""
         for p in [self.cluster, *self.daemons.values()]:
             if p is not None:
-                tail = p.log(known.get(p, 0)).splitlines()[-lines:]
+                # What the end of the test's database does to what is still connected tells nothing.
+                tail = [line for line in p.log(known.get(p, 0)).splitlines()
+                        if "due to administrator command" not in line][-lines:]
                 text += f"--- {type(p).__name__} {p.log_path}\n" + "\n".join(tail) + "\n"
         return text
 

@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 
 import psycopg
@@ -159,6 +160,8 @@ class _Process:
     port = None
 
     def _spawn(self, argv, death=signal.SIGKILL, env=None):
+        # The kernel ties the child to the thread that makes it, not to the process.
+        assert threading.current_thread() is threading.main_thread()
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=place(),
@@ -180,6 +183,7 @@ class _Process:
         try:
             self.process.wait(seconds)
         except subprocess.TimeoutExpired:
+            if os.environ.get("DBG"): print(subprocess.run(['gdb','-p',str(self.process.pid),'-batch','-ex','thread apply all bt 12'],stdout=subprocess.PIPE,stderr=subprocess.DEVNULL,text=True).stdout[-6000:]); print(self.log()[-3000:])
             self.process.kill()
             self.process.wait()
             raise Failure(f"{type(self).__name__} did not stop within {seconds} s of a signal "
