@@ -1,9 +1,10 @@
 /* What a request is to us, decided from its text.
  *
- * Nearly all traffic is INTERCEPT_FORWARD, decided by the first keyword and one
- * search of the bytes for "pgtrickle" (nanoseconds; measured in bench/). Nothing
- * here allocates for forwarded text. The scan knows PostgreSQL's comments (nested),
- * quotes, E'' strings, dollar quotes; it is no parser and errs towards looking closer.
+ * Nearly all traffic is INTERCEPT_FORWARD, decided by one search of the bytes for
+ * "pgtrickle" and "stream" (nanoseconds; bench/intercept_scan.c). Nothing here
+ * allocates for forwarded text. Only text that says STREAM TABLE is cut into statements,
+ * with PostgreSQL's lexical rules (proxy/sql_scan.h). Calls are looked for in strings
+ * and comments too, since DO blocks are strings: it errs towards looking closer.
  */
 #ifndef PGTRICKLE_PROXY_INTERCEPT_H
 #define PGTRICKLE_PROXY_INTERCEPT_H

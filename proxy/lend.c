@@ -636,6 +636,14 @@ static enum statement_class classify(const struct lend *l, const struct statemen
     return CLASS_OTHER;
 }
 
+static void look_at_statement(const struct lend *l, struct statement_view *v)
+{
+    struct sql_scanner s = scanner_at(l, v);
+
+    for (size_t i = 0; i < sizeof(v->word) / sizeof(v->word[0]); i++)
+        v->word[i] = sql_scan_next(&s);
+}
+
 /* Sends one statement and forwards the answer; requests are completed. */
 static void run_text(struct lend *l, struct origin *o, struct str sql)
 {
@@ -745,14 +753,6 @@ static void run_statement(struct lend *l, const struct statement_view *v)
     l->db.shows_requests = false;
 }
 
-static void look_at_statement(const struct lend *l, struct statement_view *v)
-{
-    struct sql_scanner s = scanner_at(l, v);
-
-    for (size_t i = 0; i < sizeof(v->word) / sizeof(v->word[0]); i++)
-        v->word[i] = sql_scan_next(&s);
-}
-
 static void run_query_string(struct lend *l)
 {
     struct sql_scanner s = { l->job->query, 0, l->job->standard_conforming_strings };
@@ -825,6 +825,20 @@ static void explain_before_execute(struct lend *l, const struct origin *o)
     }
 }
 
+/* A body that commits by itself, VACUUM and their like can't run in a block of ours. */
+static bool runs_in_block(const struct lend *l)
+{
+    struct statement_view v = { .text = l->job->statement_text, .only = true, .last = true };
+    struct sql_scanner s = { v.text, 0, l->job->standard_conforming_strings };
+    enum statement_class class;
+
+    if (!sql_split_next(&s, &v.at))
+        return false;
+    look_at_statement(l, &v);
+    class = classify(l, &v);
+    return class == CLASS_STREAM || class == CLASS_CALLS;
+}
+
 static void run_execute(struct lend *l)
 {
     struct origin o = {
@@ -835,7 +849,8 @@ static void run_execute(struct lend *l)
     };
     struct err e = { 0 };
 
-    if (l->db.status == STATUS_IDLE)
+    l->db.shows_requests = l->db.status == STATUS_IDLE && !runs_in_block(l);
+    if (l->db.status == STATUS_IDLE && !l->db.shows_requests)
         open_pipeline_block(l);
     if (!l->failed && o.rewritten)
         explain_before_execute(l, &o);

@@ -709,6 +709,20 @@ static void test_execute_in_autocommit_opens_a_block(void **state)
     world_free(w);
 }
 
+static void test_execute_of_what_commits_by_itself_opens_none(void **state)
+{
+    struct world *w = world_new('I');
+
+    (void)state;
+    start(w);
+    run_execute(w, "DO request", NULL, "do $$ begin perform request(); commit; end $$");
+    stop(w);
+    assert_string_equal(seen(w), "N[PGT00] D D C[SELECT 2]");
+    assert_false(w->job.opened_block);
+    assert_string_equal(w->fake.log.ptr, "X:DO request");
+    world_free(w);
+}
+
 static void test_execute_in_a_block_leaves_it_open(void **state)
 {
     struct world *w = world_new('T');
@@ -905,6 +919,7 @@ int main(void)
         cmocka_unit_test(test_a_failed_installation_is_the_answer),
         cmocka_unit_test(test_a_server_that_dies_ends_the_job),
         cmocka_unit_test(test_execute_in_autocommit_opens_a_block),
+        cmocka_unit_test(test_execute_of_what_commits_by_itself_opens_none),
         cmocka_unit_test(test_execute_in_a_block_leaves_it_open),
         cmocka_unit_test(test_a_begin_in_the_same_pipeline_keeps_the_block),
         cmocka_unit_test(test_a_failed_execute_rolls_back_at_sync),
