@@ -1077,7 +1077,8 @@ static void adopt_targets(struct scheduler *s, const struct learned *l)
     }
 }
 
-/* Call with the mutex held; releases it while joining. */
+/* Call with the mutex held; releases it while joining, so it looks again from the start: who ended
+ * meanwhile has told a keeper that did not wait. */
 static void reap(struct scheduler *s)
 {
     for (int i = 0; i < s->n_databases;) {
@@ -1092,6 +1093,7 @@ static void reap(struct scheduler *s)
         pthread_join(d->thread, NULL);
         database_free(d);
         pthread_mutex_lock(&s->mutex);
+        i = 0;
     }
 }
 
