@@ -133,7 +133,7 @@ class Writers:
         if failure == (None, None, None):
             if self.errors:
                 raise pg.Failure("\n".join(self.errors[:5]))
-            if self.committed < 3 * N_WRITERS or self.rolled_back == 0:
+            if self.committed < N_WRITERS or self.rolled_back == 0:
                 raise pg.Failure(f"too little was written: {self.summary()}")
 
     def summary(self):

@@ -183,7 +183,6 @@ class _Process:
         try:
             self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            if os.environ.get("DBG"): print(subprocess.run(['gdb','-p',str(self.process.pid),'-batch','-ex','thread apply all bt 12'],stdout=subprocess.PIPE,stderr=subprocess.DEVNULL,text=True).stdout[-6000:]); print(self.log()[-3000:])
             self.process.kill()
             self.process.wait()
             raise Failure(f"{type(self).__name__} did not stop within {seconds} s of a signal "
