@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -494,6 +495,7 @@ static void test_show_sockets(void **state)
     struct world *w = *state;
     char row[512];
     setenv("TZ", "UTC", 1);
+    tzset();
     snprintf(row, sizeof(row),
              "C|zoe|app|none|idle|127.0.0.1|4000|127.0.0.1|6432|2001-09-09 01:46:40 UTC|"
              "2001-09-09 01:46:41 UTC|2|3|0|%p||0||psql|2|17",
