@@ -174,6 +174,14 @@ void cancel_forget_server(struct pool *p, struct server *s)
     }
 }
 
+void cancel_close_all(struct pool *p)
+{
+    struct list_node *n;
+
+    while ((n = list_first(&p->cancels)) != NULL)
+        finish(LIST_ITEM(n, struct cancel_request, pool_node));
+}
+
 void cancel_abandon(struct client *canceller)
 {
     canceller->cancel->canceller = NULL;

@@ -22,6 +22,8 @@ void cancel_request(struct client *canceller, int32_t pid, struct str key);
 void cancel_own_query(struct server *s);
 /* The server is closed; requests for it come to nothing. */
 void cancel_forget_server(struct pool *p, struct server *s);
+/* All requests of a pool are given up. */
+void cancel_close_all(struct pool *p);
 /* The canceller hung up. */
 void cancel_abandon(struct client *canceller);
 

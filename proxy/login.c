@@ -303,6 +303,7 @@ static void on_startup(struct client *c, const struct startup_packet *packet)
         return;
     if (packet->minor > 0 || startup_has_options(packet->params))
         startup_encode_negotiate(&c->conn.out, 3, 0, packet->params);
+    conn_flush(&c->conn);
     if (p->config->log_connections)
         client_log(c, LEVEL_LOG, "login attempt: db=%s user=%s tls=no replication=no",
                    c->database_name, c->user_name);

@@ -119,8 +119,7 @@ static bool needs_test(const struct pool *p, const struct server *s)
     const struct config *conf = config_of(p);
 
     return conf->server_check_query[0] != '\0' &&
-           p->worker->now_us - s->used_at_us >= (uint64_t)conf->server_check_delay_us &&
-           s->used_at_us != s->connected_at_us && !s->tested;
+           p->worker->now_us - s->used_at_us >= (uint64_t)conf->server_check_delay_us && !s->tested;
 }
 
 static struct client *first_waiting(struct pool *p)
@@ -285,10 +284,29 @@ static bool lifetime_over(struct pool *p, const struct server *s)
                                      (int64_t)(p->worker->now_us - p->last_lifetime_close_us));
 }
 
+/* A free server, or room for one, under a limit that pools share is of use to the others too. */
+static void serve_siblings(struct pool *p)
+{
+    bool of_db = p->db->entry != NULL && config_max_db_connections(config_of(p), p->db->entry) > 0;
+    bool of_user = config_max_user_connections(config_of(p), p->user->entry) > 0;
+
+    if (!of_db && !of_user)
+        return;
+    LIST_FOREACH(&p->worker->proxy->database_list, dn)
+    {
+        struct database *db = LIST_ITEM(dn, struct database, list_node);
+        LIST_FOREACH(&db->pools, n)
+        {
+            struct pool *other = LIST_ITEM(n, struct pool, database_node);
+            if (other != p && ((of_db && db == p->db) || (of_user && other->user == p->user)) &&
+                (!list_is_empty(&other->waiting) || !list_is_empty(&other->login_waiting)))
+                pool_serve(other);
+        }
+    }
+}
+
 void pool_on_server_ready(struct pool *p, struct server *s)
 {
-    bool used = s->used_at_us != s->connected_at_us;
-
     if (s->retire) {
         server_close(s, s->retire_reason);
         return;
@@ -298,12 +316,14 @@ void pool_on_server_ready(struct pool *p, struct server *s)
         server_close(s, "server pause");
         return;
     }
-    if (used && s->cancels == 0 && lifetime_over(p, s)) {
+    if (s->used && s->cancels == 0 && lifetime_over(p, s)) {
         p->last_lifetime_close_us = p->worker->now_us;
         server_close(s, "server lifetime over");
         return;
     }
     pool_serve(p);
+    if (!list_is_empty(&p->idle))
+        serve_siblings(p);
 }
 
 void pool_on_login_failed(struct pool *p, struct server *s, bool connected, struct str frame,
@@ -339,23 +359,7 @@ void pool_on_login_failed(struct pool *p, struct server *s, bool connected, stru
 void pool_on_server_closed(struct pool *p)
 {
     pool_serve(p);
-    /* Room under a limit that pools share is of use to the others too. */
-    if (p->db->entry != NULL && config_max_db_connections(config_of(p), p->db->entry) > 0) {
-        LIST_FOREACH(&p->db->pools, n)
-        pool_serve(LIST_ITEM(n, struct pool, database_node));
-    }
-    if (config_max_user_connections(config_of(p), p->user->entry) > 0) {
-        LIST_FOREACH(&p->worker->proxy->database_list, dn)
-        {
-            struct database *db = LIST_ITEM(dn, struct database, list_node);
-            LIST_FOREACH(&db->pools, n)
-            {
-                struct pool *other = LIST_ITEM(n, struct pool, database_node);
-                if (other->user == p->user)
-                    pool_serve(other);
-            }
-        }
-    }
+    serve_siblings(p);
     proxy_on_gone(p->worker->proxy);
 }
 

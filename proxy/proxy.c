@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/arena.h"
+#include "proxy/cancel.h"
 #include "proxy/client.h"
 #include "proxy/pool.h"
 #include "proxy/server.h"
@@ -937,6 +938,12 @@ void proxy_close_all(struct proxy *p)
     {
         struct server *s = LIST_ITEM(sn, struct server, worker_node);
         server_close(s, "server shutting down");
+    }
+    LIST_FOREACH(&p->database_list, dn)
+    {
+        struct database *db = LIST_ITEM(dn, struct database, list_node);
+        LIST_FOREACH(&db->pools, pn)
+        cancel_close_all(LIST_ITEM(pn, struct pool, database_node));
     }
     worker_settle(w);
 }

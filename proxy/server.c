@@ -374,6 +374,7 @@ static void finish_login(struct server *s)
     scram_client_free(s->scram);
     s->scram = NULL;
     pool_learn_parameters(s->pool, s);
+    s->tested = true;
     move(s, SERVER_IDLE);
     pool_on_server_ready(s->pool, s);
 }
@@ -797,8 +798,7 @@ static size_t on_bytes(struct conn *conn, struct str bytes)
         run_end(s, &r);
         if (s->client != NULL && conn_is_full(&s->client->conn))
             conn_pause(conn, true);
-        if (s->client != NULL && s->owed.count < REPLIES_OWED_MAX / 2 &&
-            !conn_is_full(&s->conn))
+        if (s->client != NULL && s->owed.count < REPLIES_OWED_MAX / 2 && !conn_is_full(&s->conn))
             conn_pause(&s->client->conn, false);
         if (s->client != NULL && s->client->conn.held && s->owed.count == 0)
             conn_wake(&s->client->conn);
@@ -851,6 +851,7 @@ void server_link(struct server *s, struct client *c)
     s->client = c;
     c->server = s;
     s->tested = false;
+    s->used = true;
     s->pool->db->stats.server_assignments++;
     text_init(&sql);
     if (params_differences(&proxy_of(s)->params_names, &c->params, &s->params, &sql,

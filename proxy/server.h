@@ -98,7 +98,8 @@ struct server {
     bool retire;    /* close when free */
     const char *retire_reason;
     bool from_reserve;
-    bool tested; /* the probe succeeded since it was last used */
+    bool tested; /* it answered since it was last used */
+    bool used;   /* was linked to a client */
     int cancels; /* in flight to this server: not reused before they are done */
     /* IN_USE */
     struct reply_queue owed;

@@ -1,0 +1,334 @@
+#include "tests/proxy/world.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/arena.h"
+#include "protocol/auth.h"
+#include "protocol/notice.h"
+#include "protocol/query_simple.h"
+#include "protocol/result.h"
+#include "protocol/startup.h"
+#include "protocol/status.h"
+
+static struct world *of_io(struct io *io)
+{
+    return (struct world *)(void *)io;
+}
+
+static struct peer *peer_new(struct world *w, struct conn *c)
+{
+    struct peer *p = mem_alloc(sizeof(*p));
+    struct peer **at = &w->peers;
+
+    while (*at != NULL)
+        at = &(*at)->next;
+    *at = p;
+    p->conn = c;
+    p->window = SIZE_MAX;
+    c->socket = p;
+    return p;
+}
+
+static void op_connect(struct io *io, struct conn *c, const struct address *to)
+{
+    peer_new(of_io(io), c)->to = *to;
+}
+
+static size_t op_send(struct io *io, struct conn *c, const void *bytes, size_t n)
+{
+    struct peer *p = c->socket;
+
+    (void)io;
+    if (n > p->window)
+        n = p->window;
+    p->window -= n;
+    bytequeue_put(&p->got, bytes, n);
+    return n;
+}
+
+static void op_read(struct io *io, struct conn *c, bool on)
+{
+    (void)io;
+    ((struct peer *)c->socket)->reading = on;
+}
+
+static void op_close(struct io *io, struct conn *c)
+{
+    (void)io;
+    ((struct peer *)c->socket)->conn = NULL;
+    c->socket = NULL;
+}
+
+static void op_random(struct io *io, void *bytes, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        ((uint8_t *)bytes)[i] = of_io(io)->random++;
+}
+
+static void op_stop(struct io *io)
+{
+    of_io(io)->stopped = true;
+}
+
+static void op_listen_stop(struct io *io, bool tcp, bool unix_socket)
+{
+    (void)io;
+    (void)tcp;
+    (void)unix_socket;
+}
+
+static const struct io_ops ops = {
+    .connect = op_connect,
+    .send = op_send,
+    .read = op_read,
+    .close = op_close,
+    .random = op_random,
+    .stop = op_stop,
+    .listen_stop = op_listen_stop,
+};
+
+struct world *world_new(const char *ini, const char *users)
+{
+    struct world *w = mem_alloc(sizeof(*w));
+    char path[] = "/tmp/pgtrickle_world_XXXXXX";
+    struct err e = { 0 };
+    struct userlist *list = NULL;
+    int fd = mkstemp(path);
+
+    assert_true(fd >= 0);
+    dprintf(fd, "%s[pgbouncer]\nlisten_addr = 127.0.0.1\n%s\n",
+            strstr(ini, "[databases]") != NULL ? "" : "[databases]\ndb = host=10.0.0.1 port=5432\n",
+            ini);
+    close(fd);
+    struct config *config = config_load(path, &e);
+    unlink(path);
+    if (config == NULL)
+        fail_msg("%s", e.message);
+    if (users != NULL) {
+        list = userlist_parse(str_from(users), "users", &e);
+        assert_non_null(list);
+    }
+    w->now_us = 1000000;
+    w->proxy = proxy_new(config, list, NULL, NULL, &ops, (struct io *)(void *)w, w->now_us,
+                         1700000000000000);
+    w->worker = w->proxy->worker;
+    return w;
+}
+
+void world_free(struct world *w)
+{
+    proxy_free(w->proxy);
+    while (w->peers != NULL) {
+        struct peer *p = w->peers;
+        w->peers = p->next;
+        bytequeue_free(&p->got);
+        free(p);
+    }
+    free(w);
+}
+
+void world_sleep(struct world *w, double seconds)
+{
+    uint64_t until = w->now_us + (uint64_t)(seconds * 1e6);
+    uint64_t at;
+
+    while ((at = worker_next_timer(w->worker)) <= until) {
+        if (at > w->now_us)
+            w->now_us = at;
+        w->worker->now_us = w->now_us;
+        worker_run_timers(w->worker);
+        worker_settle(w->worker);
+    }
+    w->worker->now_us = w->now_us = until;
+}
+
+struct peer *world_accept(struct world *w)
+{
+    struct address a = { .host = "10.9.9.9", .port = 40000 };
+    struct client *c = client_new(w->worker, &a, &a);
+    struct peer *p = peer_new(w, &c->conn);
+
+    p->taken = p->reading = c->conn.reading = true;
+    return p;
+}
+
+struct peer *world_next_connect(struct world *w)
+{
+    for (struct peer *p = w->peers; p != NULL; p = p->next) {
+        if (!p->taken) {
+            p->taken = true;
+            return p;
+        }
+    }
+    return NULL;
+}
+
+void peer_connected(struct peer *p)
+{
+    struct worker *w = p->conn->worker;
+
+    conn_on_connected(p->conn);
+    worker_settle(w);
+}
+
+/* In pieces as a socket would give them, and no more than the core wants. */
+void peer_send(struct peer *p, const void *bytes, size_t n)
+{
+    const char *at = bytes;
+
+    while (n > 0 && p->conn != NULL) {
+        size_t piece = n < CONN_READ_SIZE ? n : CONN_READ_SIZE;
+        struct worker *w = p->conn->worker;
+        conn_on_bytes(p->conn, at, piece);
+        worker_settle(w);
+        at += piece;
+        n -= piece;
+    }
+}
+
+void peer_send_queue(struct peer *p, struct bytequeue *q)
+{
+    struct str s = bytequeue_str(q);
+
+    peer_send(p, s.ptr, s.len);
+    bytequeue_free(q);
+}
+
+void peer_hang_up(struct peer *p)
+{
+    struct worker *w = p->conn->worker;
+
+    conn_on_gone(p->conn, NULL);
+    worker_settle(w);
+}
+
+void peer_open_window(struct peer *p, size_t window)
+{
+    p->window = window;
+    if (p->conn != NULL) {
+        struct worker *w = p->conn->worker;
+        conn_on_writable(p->conn);
+        worker_settle(w);
+    }
+}
+
+struct client *peer_client(struct peer *p)
+{
+    return (struct client *)(void *)p->conn;
+}
+
+struct server *peer_server(struct peer *p)
+{
+    return (struct server *)(void *)p->conn;
+}
+
+const char *peer_take_copy(struct peer *p, struct bytequeue *copy)
+{
+    static char tags[4096];
+    size_t n = 0;
+
+    tags[0] = '\0';
+    for (;;) {
+        struct str got = bytequeue_str(&p->got);
+        uint32_t len = 0;
+        if (got.len < 5)
+            break;
+        for (int i = 1; i <= 4; i++)
+            len = len << 8 | (uint8_t)got.ptr[i];
+        if (got.len < (size_t)len + 1)
+            break;
+        struct str body = { got.ptr + 5, len - 4 };
+        if (got.ptr[0] == BE_ERROR && notice_is_valid(body)) {
+            struct str code = notice_get(body, NOTICE_SQLSTATE);
+            n += (size_t)snprintf(tags + n, sizeof(tags) - n, "E(" STR_FMT ")", STR_ARG(code));
+        } else {
+            tags[n++] = got.ptr[0];
+        }
+        assert_true(n < sizeof(tags) - 16);
+        tags[n] = '\0';
+        if (copy != NULL)
+            bytequeue_put(copy, got.ptr, len + 1);
+        bytequeue_consume(&p->got, len + 1);
+    }
+    return tags;
+}
+
+const char *peer_take(struct peer *p)
+{
+    return peer_take_copy(p, NULL);
+}
+
+struct peer *world_startup(struct world *w, const char *user, const char *database,
+                           const char *name, const char *value)
+{
+    struct peer *p = world_accept(w);
+    struct bytequeue q = { 0 };
+    struct wire_mark m = startup_encode_begin(&q, 3, 0);
+
+    startup_encode_param(&q, STR("user"), str_from(user));
+    startup_encode_param(&q, STR("database"), str_from(database));
+    if (name != NULL)
+        startup_encode_param(&q, str_from(name), str_from(value));
+    startup_encode_end(&q, m);
+    peer_send_queue(p, &q);
+    return p;
+}
+
+struct peer *world_serve_login(struct world *w)
+{
+    struct peer *s = world_next_connect(w);
+    struct bytequeue q = { 0 };
+    static const char *const params[][2] = {
+        { "server_version", "15.4" },
+        { "client_encoding", "UTF8" },
+        { "DateStyle", "ISO, MDY" },
+        { "TimeZone", "UTC" },
+        { "standard_conforming_strings", "on" },
+        { "application_name", "" },
+        { "IntervalStyle", "postgres" },
+    };
+
+    if (s == NULL)
+        return NULL;
+    peer_connected(s);
+    bytequeue_consume(&s->got, bytequeue_len(&s->got)); /* the startup packet */
+    auth_encode_ok(&q);
+    for (size_t i = 0; i < sizeof(params) / sizeof(params[0]); i++)
+        wire_encode_parameter_status(&q, str_from(params[i][0]), str_from(params[i][1]));
+    wire_encode_backend_key(&q, 4711, (struct str){ "\1\2\3\4", 4 });
+    wire_encode_ready(&q, STATUS_IDLE);
+    peer_send_queue(s, &q);
+    return s;
+}
+
+struct peer *world_login(struct world *w, const char *user, const char *database)
+{
+    struct peer *p = world_startup(w, user, database, NULL, NULL);
+
+    assert_non_null(p->conn);
+    return p;
+}
+
+void client_says_query(struct peer *p, const char *sql)
+{
+    struct bytequeue q = { 0 };
+
+    wire_encode_query(&q, str_from(sql));
+    peer_send_queue(p, &q);
+}
+
+void server_says_done(struct peer *p, const char *tag, char status)
+{
+    struct bytequeue q = { 0 };
+
+    wire_encode_command_complete(&q, str_from(tag));
+    wire_encode_ready(&q, (enum wire_status)status);
+    peer_send_queue(p, &q);
+}

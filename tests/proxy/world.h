@@ -1,0 +1,75 @@
+/* A world without sockets for the core: clients and servers are byte queues that a test fills and
+ * empties, and time is a number. */
+#ifndef PGTRICKLE_TESTS_PROXY_WORLD_H
+#define PGTRICKLE_TESTS_PROXY_WORLD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/bytequeue.h"
+#include "base/str.h"
+#include "proxy/client.h"
+#include "proxy/proxy.h"
+#include "proxy/server.h"
+
+/* The far end of one conn of the core. */
+struct peer {
+    struct peer *next;
+    struct conn *conn;    /* NULL: the core closed it */
+    struct bytequeue got; /* what the core sent and nobody has taken */
+    size_t window;        /* how many bytes it takes before it blocks */
+    bool reading;         /* the core wants its bytes */
+    bool taken;           /* by world_next_connect */
+    struct address to;    /* a server: where the core connected to */
+};
+
+struct world {
+    struct proxy *proxy;
+    struct worker *worker;
+    struct peer *peers;
+    uint64_t now_us;
+    uint8_t random;
+    bool stopped;
+};
+
+/* ini: the lines of [pgbouncer]; one database `db` on 10.0.0.1:5432 is added unless the lines have
+ * a [databases] section. users: the auth_file, or NULL. */
+struct world *world_new(const char *ini, const char *users);
+void world_free(struct world *w);
+
+void world_sleep(struct world *w, double seconds);
+
+/* A client connects. */
+struct peer *world_accept(struct world *w);
+/* The oldest connect of the core that was not taken yet; NULL: none. */
+struct peer *world_next_connect(struct world *w);
+void peer_connected(struct peer *p);
+
+void peer_send(struct peer *p, const void *bytes, size_t n);
+void peer_send_queue(struct peer *p, struct bytequeue *q); /* and empties it */
+void peer_hang_up(struct peer *p);
+/* It reads on after its window was full. */
+void peer_open_window(struct peer *p, size_t window);
+struct client *peer_client(struct peer *p);
+struct server *peer_server(struct peer *p);
+
+/* What it got, as the tags of its whole frames ("TDCZ"), and forgets them. Of an ErrorResponse the
+ * SQLSTATE follows: "E(26000)Z". static storage. */
+const char *peer_take(struct peer *p);
+/* The same, keeping what was got in *copy (may be NULL). */
+const char *peer_take_copy(struct peer *p, struct bytequeue *copy);
+
+/* The whole way: startup packet, and for the first client of a pool the server's login. */
+struct peer *world_login(struct world *w, const char *user, const char *database);
+/* The client's startup only. */
+struct peer *world_startup(struct world *w, const char *user, const char *database,
+                           const char *name, const char *value);
+/* A server that the core connects to logs in without a password. NULL: no connect. */
+struct peer *world_serve_login(struct world *w);
+
+/* Messages. */
+void client_says_query(struct peer *p, const char *sql);
+/* The server's answer to one statement: CommandComplete and ReadyForQuery. */
+void server_says_done(struct peer *p, const char *tag, char status);
+
+#endif
