@@ -236,7 +236,8 @@ static void punch_hole(struct punch *c, Node *node, struct hole hole)
     if (c->out->n_holes == c->capacity) {
         struct hole *more = arena_new_array(c->p->a, struct hole, (size_t)c->capacity * 2 + 4);
 
-        memcpy(more, c->out->holes, sizeof(hole) * (size_t)c->out->n_holes);
+        if (c->out->n_holes > 0)
+            memcpy(more, c->out->holes, sizeof(hole) * (size_t)c->out->n_holes);
         c->out->holes = more;
         c->capacity = c->capacity * 2 + 4;
     }
