@@ -8,27 +8,28 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $body$
     SELECT '(__pgt_xid >= $1 OR __pgt_xid = ANY ($2) OR __pgt_xid = $3) AND (__pgt_xid <> $3 OR __pgt_seq > $4)'::text
 $body$;
 
--- What the sources have that the frontier has not: the mask of sources with new rows, whether a marker is among them. With limits, the
--- number of new rows too, counted up to so many.
-CREATE OR REPLACE FUNCTION pgtrickle._pending(st pgtrickle.pgt_stream_tables, count_up_to bigint, OUT mask bigint, OUT marker boolean, OUT rows bigint)
+-- What the sources have that the frontier has not. what: 'mask': which sources have new rows, and whether a marker is among these; 'marker':
+-- only that; 'any': only mask; 'count': how many rows, counted up to ten million.
+CREATE OR REPLACE FUNCTION pgtrickle._pending(st pgtrickle.pgt_stream_tables, what text, OUT mask bigint, OUT marker boolean, OUT rows bigint)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
+    is_new CONSTANT text := pgtrickle._is_new();
     look text;
 BEGIN
-    SELECT string_agg(format('SELECT %s::bigint, EXISTS (SELECT FROM %s WHERE %s), EXISTS (SELECT FROM %2$s WHERE %3$s AND __pgt_w = 0), %s::bigint',
-                             1::bigint << s.bit, b.buffer, pgtrickle._is_new(),
-                             CASE WHEN count_up_to IS NULL THEN 'NULL'
-                             ELSE format('(SELECT count(*) FROM (SELECT FROM %s WHERE %s LIMIT %s) AS n)', b.buffer, pgtrickle._is_new(), count_up_to) END), ' UNION ALL ')
-    INTO look
-    FROM (SELECT x.relid, x.bit FROM jsonb_to_recordset(coalesce(st.plan->'sources', '[]')) AS x(relid oid, bit integer) WHERE st.refresh_mode = 'DIFFERENTIAL'
-          UNION ALL SELECT d.source_relid, 0 FROM pgtrickle.pgt_dependencies d WHERE d.pgt_id = st.pgt_id AND d.captured AND st.refresh_mode <> 'DIFFERENTIAL') AS s
-    JOIN pgtrickle.pgt_captures c ON c.source_relid = s.relid
-    CROSS JOIN format('pgtrickle_changes.c_%s', s.relid) AS b(buffer);
     mask := 0;
     marker := false;
     rows := 0;
+    SELECT string_agg(format('SELECT %s::bigint, %s, %s, %s', 1::bigint << s.bit,
+        CASE WHEN what IN ('mask', 'any') THEN format('EXISTS (SELECT FROM pgtrickle_changes.c_%s WHERE %s)', s.relid, is_new) ELSE 'false' END,
+        CASE WHEN what IN ('mask', 'marker') THEN format('EXISTS (SELECT FROM pgtrickle_changes.c_%s WHERE %s AND __pgt_w = 0)', s.relid, is_new) ELSE 'false' END,
+        CASE WHEN what = 'count' THEN format('(SELECT count(*) FROM (SELECT FROM pgtrickle_changes.c_%s WHERE %s LIMIT 10000000) AS n)', s.relid, is_new) ELSE '0' END),
+        ' UNION ALL ')
+    INTO look
+    FROM (SELECT x.relid, x.bit FROM jsonb_to_recordset(coalesce(st.plan->'sources', '[]')) AS x(relid oid, bit integer) WHERE st.refresh_mode = 'DIFFERENTIAL'
+          UNION ALL SELECT d.source_relid, 0 FROM pgtrickle.pgt_dependencies d WHERE d.pgt_id = st.pgt_id AND d.captured AND st.refresh_mode <> 'DIFFERENTIAL') AS s
+    JOIN pgtrickle.pgt_captures c ON c.source_relid = s.relid;
     IF look IS NOT NULL THEN
-        EXECUTE format('SELECT coalesce(sum(bit) FILTER (WHERE hit), 0), coalesce(bool_or(mark), false), coalesce(sum(n), 0) FROM (%s) AS p(bit, hit, mark, n)', look)
+        EXECUTE format('SELECT coalesce(sum(bit) FILTER (WHERE has_new), 0), bool_or(mark), sum(n) FROM (%s) AS p(bit, has_new, mark, n)', look)
         INTO mask, marker, rows
         USING pg_snapshot_xmax(st.frontier_snapshot), ARRAY(SELECT pg_snapshot_xip(st.frontier_snapshot)), st.frontier_xid, st.frontier_seq;
     END IF;
@@ -61,7 +62,7 @@ BEGIN
     ELSIF NOT st.is_populated OR st.needs_reinit THEN
         RETURN true;
     END IF;
-    RETURN (SELECT p.mask <> 0 FROM pgtrickle._pending(st, NULL) AS p)
+    RETURN (SELECT p.mask <> 0 FROM pgtrickle._pending(st, 'any') AS p)
         OR st.refresh_mode = 'FULL' AND coalesce(st.source_activity, '{}') <> pgtrickle._source_activity(pgt_id);
 END
 $body$;
@@ -82,7 +83,7 @@ BEGIN
     IF st.requested_mode <> 'AUTO' AND coalesce(st.max_delta_fraction, 0) = 0 THEN
         RETURN NULL;
     END IF;
-    SELECT p.rows INTO pending FROM pgtrickle._pending(st, 10000000) AS p;
+    SELECT p.rows INTO pending FROM pgtrickle._pending(st, 'count') AS p;
     SELECT greatest(c.reltuples, 0) INTO own_rows FROM pg_class c WHERE c.oid = st.pgt_relid;
     IF st.max_delta_fraction > 0 AND pending > own_rows * st.max_delta_fraction AND own_rows > 0 THEN
         RETURN format('%s changes are more than %s of %s rows', pending, st.max_delta_fraction, own_rows);
@@ -192,7 +193,7 @@ BEGIN
     ELSIF st.needs_reinit THEN
         action := 'REINITIALIZE';
     ELSE
-        SELECT * INTO pending FROM pgtrickle._pending(st, NULL);
+        SELECT * INTO pending FROM pgtrickle._pending(st, 'mask');
         IF pending.marker THEN
             action := 'FULL';
             reason := 'a source was truncated or altered';
@@ -229,7 +230,7 @@ BEGIN
             ms := extract(epoch FROM clock_timestamp() - evaluated) * 1000;
             -- A TRUNCATE that committed after our look: its marker is visible now, its rows may be gone from what we read.
             EXIT WHEN action <> 'DIFFERENTIAL' OR NOT read_committed;
-            SELECT * INTO pending FROM pgtrickle._pending(st, NULL);
+            SELECT * INTO pending FROM pgtrickle._pending(st, 'marker');
             EXIT WHEN NOT pending.marker;
             action := 'FULL';
             reason := 'a source was truncated or altered';
