@@ -231,6 +231,13 @@ BEGIN
         UPDATE pgtrickle.pgt_stream_tables t SET last_refresh_at = at, consecutive_errors = 0, next_attempt_at = NULL, updated_at = at
         WHERE t.pgt_id = (args->>'pgt_id')::bigint;
         RETURN '{}';
+    ELSIF act = 'SKIP' THEN
+        -- The fuse: nothing was done, nothing is lost, until someone looks.
+        UPDATE pgtrickle.pgt_stream_tables t SET fuse_state = 'blown', blown_at = at, blow_reason = args->>'reason', updated_at = at
+        WHERE t.pgt_id = (args->>'pgt_id')::bigint;
+        INSERT INTO pgtrickle.pgt_refresh_history (pgt_id, start_time, end_time, action, status, initiated_by, reason)
+        VALUES ((args->>'pgt_id')::bigint, (args->>'start_time')::timestamptz, at, act, 'SKIPPED', args->>'initiated_by', args->>'reason');
+        RETURN '{}';
     END IF;
     UPDATE pgtrickle.pgt_stream_tables t SET
         frontier_snapshot = (args->>'snapshot')::pg_snapshot, frontier_xid = (args->>'xid')::xid8, frontier_seq = (args->>'seq')::bigint,
@@ -276,6 +283,9 @@ BEGIN
         is_append_only = coalesce((args->>'append_only')::boolean, t.is_append_only),
         pooler_compatibility_mode = coalesce((args->>'pooler_compatibility_mode')::boolean, t.pooler_compatibility_mode),
         fuse_mode = coalesce(args->>'fuse', t.fuse_mode),
+        fuse_state = CASE WHEN args->>'fuse' = 'off' OR args->>'fuse_state' = 'armed' THEN 'armed' ELSE t.fuse_state END,
+        blown_at = CASE WHEN args->>'fuse' = 'off' OR args->>'fuse_state' = 'armed' THEN NULL ELSE t.blown_at END,
+        blow_reason = CASE WHEN args->>'fuse' = 'off' OR args->>'fuse_state' = 'armed' THEN NULL ELSE t.blow_reason END,
         fuse_ceiling = CASE WHEN args ? 'fuse_ceiling' THEN (args->>'fuse_ceiling')::bigint ELSE t.fuse_ceiling END,
         fuse_sensitivity = CASE WHEN args ? 'fuse_sensitivity' THEN (args->>'fuse_sensitivity')::integer ELSE t.fuse_sensitivity END,
         max_differential_joins = CASE WHEN args ? 'max_differential_joins' THEN (args->>'max_differential_joins')::integer ELSE t.max_differential_joins END,

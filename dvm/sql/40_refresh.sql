@@ -113,7 +113,7 @@ BEGIN
 END
 $body$;
 
--- Brings one stream table up to now. Returns the action: NO_DATA, DIFFERENTIAL, FULL or REINITIALIZE.
+-- Brings one stream table up to now. Returns the action: NO_DATA, DIFFERENTIAL, FULL or REINITIALIZE; SKIP when its fuse blew.
 -- Exact under READ COMMITTED (one statement has one snapshot) and under REPEATABLE READ (40001 when something moved beneath us).
 CREATE OR REPLACE FUNCTION pgtrickle._refresh(pgt_id bigint, initiated_by text) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
@@ -134,6 +134,7 @@ DECLARE
     statement text;
     mask text;
     seq bigint;
+    fused bigint;
     activity jsonb;
     ms float8;
     n_inserted bigint;
@@ -209,7 +210,15 @@ BEGIN
         END IF;
     END IF;
 
-    IF action <> 'NO_DATA' THEN
+    IF action IN ('DIFFERENTIAL', 'FULL') AND initiated_by = 'SCHEDULER' AND st.fuse_mode <> 'off' AND st.fuse_ceiling IS NOT NULL AND st.is_populated THEN
+        SELECT p.rows INTO fused FROM pgtrickle._pending(st, 'count') AS p;
+        IF fused > st.fuse_ceiling THEN
+            action := 'SKIP';
+            reason := format('change buffer count (%s) exceeded ceiling (%s)', fused, st.fuse_ceiling);
+        END IF;
+    END IF;
+
+    IF action NOT IN ('NO_DATA', 'SKIP') THEN
         activity := CASE WHEN st.refresh_mode = 'FULL' THEN pgtrickle._source_activity(pgt_id) END;
         IF action = 'DIFFERENTIAL' THEN
             -- Under READ COMMITTED another source may get rows between our look and the statement's snapshot.
@@ -245,10 +254,10 @@ BEGIN
         mode := CASE action WHEN 'DIFFERENTIAL' THEN CASE WHEN st.is_append_only AND n_updated = 0 AND n_deleted = 0 THEN 'APPEND_ONLY' ELSE 'DIFFERENTIAL' END ELSE 'FULL' END;
     END IF;
 
-    PERFORM pgtrickle._do('refreshed', jsonb_build_object('pgt_id', pgt_id, 'action', action, 'initiated_by', initiated_by) ||
-        CASE WHEN action = 'NO_DATA' THEN '{}'::jsonb ELSE jsonb_build_object('snapshot', snapshot, 'xid', pg_current_xact_id()::text, 'seq', seq, 'time', now(),
-            'inserted', n_inserted, 'updated', n_updated, 'deleted', n_deleted, 'delta_rows', n_delta, 'start_time', started, 'ms', ms,
-            'effective_refresh_mode', mode, 'reason', reason, 'fallback', action = 'FULL' AND st.refresh_mode = 'DIFFERENTIAL' AND st.is_populated, 'source_activity', activity,
+    PERFORM pgtrickle._do('refreshed', jsonb_build_object('pgt_id', pgt_id, 'action', action, 'initiated_by', initiated_by, 'reason', reason, 'start_time', started) ||
+        CASE WHEN action IN ('NO_DATA', 'SKIP') THEN '{}'::jsonb ELSE jsonb_build_object('snapshot', snapshot, 'xid', pg_current_xact_id()::text, 'seq', seq, 'time', now(),
+            'inserted', n_inserted, 'updated', n_updated, 'deleted', n_deleted, 'delta_rows', n_delta, 'ms', ms,
+            'effective_refresh_mode', mode, 'fallback', action = 'FULL' AND st.refresh_mode = 'DIFFERENTIAL' AND st.is_populated, 'source_activity', activity,
             -- A fill from a snapshot older than the triggers may have missed what was written in between.
             'needs_reinit', initiated_by = 'INITIAL' AND NOT read_committed AND st.refresh_mode = 'DIFFERENTIAL') END);
 
@@ -281,6 +290,8 @@ BEGIN
         SELECT pgt_id, start_time, at, CASE WHEN t.refresh_mode = 'DIFFERENTIAL' AND t.is_populated AND NOT t.needs_reinit THEN 'DIFFERENTIAL' ELSE 'FULL' END,
                'FAILED', 'SCHEDULER', message, sqlstate, extract(epoch FROM at - start_time) * 1000
         FROM pgtrickle.pgt_stream_tables t WHERE t.pgt_id = pgt_id;
+        -- The rows that it stumbled over are still in the buffer when the source has lost them: start anew.
+        UPDATE pgtrickle.pgt_stream_tables t SET needs_reinit = true WHERE t.pgt_id = pgt_id AND NOT retryable;
     END IF;
     RETURN answer;
 END
@@ -304,7 +315,8 @@ RETURNS TABLE (pgt_id bigint, pgt_schema text, pgt_name text, owner text, schedu
     is_populated boolean, needs_reinit boolean, time_dependent boolean, last_refresh_at timestamptz, next_attempt_at timestamptz, consecutive_errors integer,
     diamond_consistency text, diamond_schedule_policy text, upstream bigint[], has_changes boolean, relation_missing boolean, source_missing boolean)
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
-    SELECT t.pgt_id, t.pgt_schema, t.pgt_name, pg_get_userbyid(c.relowner)::text, t.schedule, pgtrickle.parse_duration_seconds(t.schedule), t.refresh_tier, t.status,
+    SELECT t.pgt_id, t.pgt_schema, t.pgt_name, pg_get_userbyid(c.relowner)::text, t.schedule, pgtrickle.parse_duration_seconds(t.schedule),
+        CASE t.fuse_state WHEN 'blown' THEN 'frozen' ELSE t.refresh_tier END, t.status,
         t.refresh_mode, t.is_populated, t.needs_reinit, t.time_dependent, t.last_refresh_at, t.next_attempt_at, t.consecutive_errors, t.diamond_consistency,
         t.diamond_schedule_policy, d.upstream,
         c.oid IS NOT NULL AND t.schedule IS NULL AND t.status IN ('ACTIVE', 'INITIALIZING') AND NOT d.missing AND pgtrickle._has_changes(t.pgt_id),

@@ -436,6 +436,29 @@ BEGIN
 END
 $body$;
 
+CREATE OR REPLACE FUNCTION pgtrickle._reset_fuse(st pgtrickle.pgt_stream_tables, action text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+BEGIN
+    PERFORM pgtrickle._require_owner(st);
+    IF st.fuse_state <> 'blown' THEN
+        RAISE EXCEPTION 'the fuse of stream table "%.%" is not blown', st.pgt_schema, st.pgt_name USING ERRCODE = 'object_not_in_prerequisite_state';
+    ELSIF lower(action) = 'skip_changes' THEN
+        RAISE EXCEPTION 'changes cannot be skipped: the stream table would not equal its query any more'
+            USING ERRCODE = 'feature_not_supported', HINT = 'Use ''apply'' or ''reinitialize''.';
+    ELSIF lower(action) NOT IN ('apply', 'reinitialize') OR action IS NULL THEN
+        RAISE EXCEPTION 'invalid action: %', quote_nullable(action) USING ERRCODE = 'invalid_parameter_value', HINT = 'Known are apply and reinitialize.';
+    END IF;
+    PERFORM pgtrickle._do('alter', jsonb_build_object('pgt_id', st.pgt_id, 'fuse_state', 'armed', 'needs_reinit', st.needs_reinit OR lower(action) = 'reinitialize'));
+    PERFORM pgtrickle._refresh(st.pgt_id, 'MANUAL');
+END
+$body$;
+CREATE OR REPLACE FUNCTION pgtrickle.reset_fuse(name text, action text DEFAULT 'apply') RETURNS void
+LANGUAGE plpgsql AS $body$
+BEGIN
+    PERFORM pgtrickle._reset_fuse(pgtrickle._get(name, pg_catalog.current_schemas(false)), action);
+END
+$body$;
+
 CREATE OR REPLACE FUNCTION pgtrickle.repair_stream_table(name text) RETURNS text
 LANGUAGE plpgsql SET client_min_messages = notice AS $body$
 BEGIN

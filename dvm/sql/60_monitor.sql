@@ -299,6 +299,15 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
     SELECT NULL::text, p.source_relid::bigint, NULL::boolean, NULL::bigint, 'trigger' FROM pgtrickle.pgt_captures p ORDER BY 2
 $body$;
 
+CREATE OR REPLACE FUNCTION pgtrickle.fuse_status()
+RETURNS TABLE (stream_table text, fuse_mode text, fuse_state text, fuse_ceiling bigint, effective_ceiling bigint, fuse_sensitivity integer, blown_at timestamptz,
+    blow_reason text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+    SELECT t.pgt_schema || '.' || t.pgt_name, t.fuse_mode, t.fuse_state, t.fuse_ceiling, CASE WHEN t.fuse_mode <> 'off' THEN t.fuse_ceiling END, t.fuse_sensitivity,
+        t.blown_at, t.blow_reason
+    FROM pgtrickle.pgt_stream_tables t ORDER BY 1
+$body$;
+
 CREATE OR REPLACE FUNCTION pgtrickle.health_check() RETURNS TABLE (check_name text, severity text, detail text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
     WITH names AS (

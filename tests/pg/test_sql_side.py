@@ -604,6 +604,40 @@ def test_calculated_full_one_over_partitions_goes_by_statistics(world):
         expect(one(maint, "SELECT has_changes FROM pgtrickle._schedule_state()"), False, "due after the refresh")
 
 
+def test_truncate_beneath_an_old_snapshot_is_a_conflict(world):
+    with database(world) as connect:
+        app, maint = connect(), connect("maint")
+        source(app)
+        pgt_id, query = make(app)
+        app.execute("INSERT INTO app.orders (region, amount) VALUES ('a', 1)")
+        with maint.transaction(force_rollback=True):
+            maint.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            maint.execute("SELECT 1 FROM pgtrickle.pgt_stream_tables")
+            app.execute("TRUNCATE app.orders")
+            expect_error(maint, f"SELECT pgtrickle._refresh({pgt_id}, 'SCHEDULER')", "40001")
+        refresh(maint, pgt_id, "FULL")
+        pg.assert_equal(app, "app.st", query)
+
+
+def test_fuse_blows_and_is_reset(world):
+    with database(world) as connect:
+        app, maint = connect(), connect("maint")
+        source(app)
+        pgt_id, query = make(app)
+        app.execute("SELECT pgtrickle.alter_stream_table('st', fuse => 'on', fuse_ceiling => 10)")
+        app.execute("INSERT INTO app.orders (region, amount) SELECT 'a', 1 FROM generate_series(1, 10)")
+        refresh(maint, pgt_id, "DIFFERENTIAL")
+        app.execute("INSERT INTO app.orders (region, amount) SELECT 'b', 1 FROM generate_series(1, 11)")
+        refresh(maint, pgt_id, "SKIP")
+        expect(rows(app, "SELECT fuse_state, blow_reason FROM pgtrickle.fuse_status()"), [("blown", "change buffer count (11) exceeded ceiling (10)")], "fuse")
+        expect(one(maint, "SELECT tier FROM pgtrickle._schedule_state()"), "frozen", "what the scheduler sees")
+        expect_error(app, "SELECT pgtrickle.reset_fuse('st', 'skip_changes')", "0A000")
+        app.execute("SELECT pgtrickle.reset_fuse('st')")
+        pg.assert_equal(app, "app.st", query)
+        expect(one(app, "SELECT fuse_state FROM pgtrickle.fuse_status()"), "armed", "fuse")
+        expect_error(app, "SELECT pgtrickle.reset_fuse('st')", "55000")
+
+
 def test_concurrent_writers_are_counted_exactly_once(world):
     seconds = min(8.0, world.seconds)
     with database(world) as connect:
