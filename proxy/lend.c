@@ -709,7 +709,6 @@ static void run_client_statement(struct lend *l, const struct statement_view *v,
     switch (class) {
     case CLASS_BEGIN:
         l->suppress = l->own_block ? "25001" : NULL; /* it makes our block the client's */
-        l->own_block = false;
         break;
     case CLASS_END:
         if (l->own_block)
@@ -734,6 +733,8 @@ static void run_client_statement(struct lend *l, const struct statement_view *v,
     }
     if (!l->failed)
         run_text(l, &o, v->only ? v->text : sql);
+    if (class == CLASS_BEGIN && !l->failed)
+        l->own_block = false;
     l->suppress = NULL;
 }
 
@@ -919,7 +920,10 @@ static void run_on_connection(struct lend_job *job)
     struct origin forwarded = { 0 };
     struct lend l;
 
-    begin(&l, job, job->in_block ? STATUS_IN_TRANSACTION : STATUS_IDLE);
+    begin(&l, job,
+          job->in_failed_block ? STATUS_FAILED
+          : job->in_block      ? STATUS_IN_TRANSACTION
+                               : STATUS_IDLE);
     switch (job->kind) {
     case LEND_SIMPLE_QUERY:
         if (install(&l))

@@ -45,7 +45,8 @@ struct lend_job {
     size_t definition_offset; /* LEND_EXECUTE: bytes before the definition in the client's text, for
                                * positions */
     struct str statement_text; /* LEND_EXECUTE: the client's own text of the statement */
-    bool in_block;             /* inside a transaction block (T); never called in state E */
+    bool in_block;             /* inside a transaction block */
+    bool in_failed_block;      /* which is aborted (E); LEND_SIMPLE_QUERY only */
     bool standard_conforming_strings;
     /* Called on the helper thread with bytes for the client; may block for back-pressure. False
      * when the client is gone: the job then still ends its work cleanly. */

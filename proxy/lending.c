@@ -10,7 +10,6 @@
 #include "protocol/query_simple.h"
 #include "protocol/status.h"
 #include "proxy/client.h"
-#include "proxy/intercept.h"
 #include "proxy/lend.h"
 #include "proxy/server.h"
 #include "proxy/view_service.h"
@@ -195,6 +194,7 @@ static void run(struct lending *l)
     l->phase = RUNS;
     s->lent = true;
     l->lend.in_block = s->tx_status != STATUS_IDLE;
+    l->lend.in_failed_block = s->tx_status == STATUS_FAILED;
     if (l->ends_block)
         l->lend.failed = l->lend.failed || s->tx_status == STATUS_FAILED;
     l->lend.fd = w->ops->lend(w->io, &s->conn);
@@ -202,24 +202,19 @@ static void run(struct lending *l)
     w->ops->job_start(w->io, &l->job);
 }
 
-/* In an aborted transaction nothing is run. */
+/* In an aborted transaction nothing is run. (A query string may hold a ROLLBACK: its job copes.) */
 static bool refuse_in_failed(struct lending *l)
 {
     struct client *c = l->client;
     struct server *s = l->server;
 
-    if (s->tx_status != STATUS_FAILED || l->ends_block)
+    if (s->tx_status != STATUS_FAILED || l->ends_block || l->lend.kind == LEND_SIMPLE_QUERY)
         return false;
     notice_encode_error(&c->conn.out, "ERROR", "25P02",
                         "current transaction is aborted, commands ignored until end of "
                         "transaction block");
     c->lend = NULL;
-    if (l->lend.kind == LEND_SIMPLE_QUERY) {
-        wire_encode_ready(&c->conn.out, STATUS_FAILED);
-        client_on_batch_done(c);
-    } else {
-        c->skips = true;
-    }
+    c->skips = true;
     conn_flush(&c->conn);
     conn_wake(&c->conn);
     free_lending(l);
@@ -247,37 +242,11 @@ static void start_when_quiet(struct lending *l)
     lending_on_quiet(l->client);
 }
 
-/* An aborted block still takes ROLLBACK TO and the like: such a text goes to the server as it is.
- */
-static bool is_statement_of_ours(struct lending *l)
-{
-    struct intercept_rewrite rw = { 0 };
-    struct err e = { 0 };
-    struct arena a;
-    bool ours;
-
-    arena_init(&a);
-    ours = !intercept_rewrite(l->lend.query, l->lend.standard_conforming_strings, &a, &rw, &e) ||
-           rw.tag != NULL;
-    err_clear(&e);
-    arena_free(&a);
-    return ours;
-}
-
 void lending_query(struct client *c, struct str text)
 {
     struct lending *l = lending_new(c, LEND_SIMPLE_QUERY);
 
     l->lend.query = arena_str(&l->arena, text);
-    if (c->server->owed.count == 0 && c->server->tx_status == STATUS_FAILED &&
-        !is_statement_of_ours(l)) {
-        c->lend = NULL;
-        server_owe(c->server, ENDS_QUERY, REPLY_FORWARDED);
-        wire_encode_query(&c->server->conn.out, text);
-        conn_flush(&c->server->conn);
-        free_lending(l);
-        return;
-    }
     start_when_quiet(l);
 }
 
