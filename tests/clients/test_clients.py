@@ -57,9 +57,9 @@ def test_psql(world):
     script = r"""
 \set ON_ERROR_STOP 1
 CREATE TABLE t (a int PRIMARY KEY, b text);
-\copy t from stdin with (format csv)
-1,one
-2,two
+\copy t from stdin
+1	one
+2	two
 \.
 CREATE STREAM TABLE st WITH (refresh_mode = 'IMMEDIATE') AS SELECT count(*) AS n FROM t;
 \d st
