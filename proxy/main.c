@@ -149,25 +149,41 @@ static bool write_pidfile(const char *path, struct err *e)
     return ok ? true : err_set(e, ERR_CONFIG, "", "cannot write pidfile '%s'", path);
 }
 
-/* The parent leaves when the child is set up; the child has no terminal. */
-static bool go_to_background(struct err *e)
+/* The child goes on with no terminal; the parent waits until it listens, and exits 1 when it fails
+ * before that. ready is the descriptor to tell it by. */
+static bool go_to_background(int *ready, struct err *e)
 {
-    pid_t pid = fork();
+    int ends[2];
+    char byte;
 
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        return err_set(e, ERR_RESOURCE, "", "cannot make a pipe: %s", strerror(errno));
+    pid_t pid = fork();
     if (pid < 0)
         return err_set(e, ERR_RESOURCE, "", "cannot fork: %s", strerror(errno));
-    if (pid > 0)
-        _exit(0);
+    if (pid > 0) {
+        close(ends[1]);
+        _exit(read(ends[0], &byte, 1) == 1 ? 0 : 1);
+    }
+    close(ends[0]);
+    *ready = ends[1];
     setsid();
-    int fd = open("/dev/null", O_RDWR);
+    return true;
+}
+
+static void leave_terminal(int ready)
+{
+    int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+
     if (fd >= 0) {
         dup2(fd, 0);
         dup2(fd, 1);
         dup2(fd, 2);
-        if (fd > 2)
-            close(fd);
+        close(fd);
     }
-    return true;
+    while (write(ready, "", 1) < 0 && errno == EINTR)
+        ;
+    close(ready);
 }
 
 static bool set_up(const struct options *o, struct config *config, struct io *io,
@@ -204,21 +220,22 @@ int main(int argc, char **argv)
     struct io *io = NULL;
     char pidfile[4096] = "";
     int status = 1;
+    int ready = -1;
 
     struct config *config = config_load(o.config, &e);
     if (config == NULL)
         goto out;
     raise_descriptor_limit();
     /* Before the loop exists: an epoll descriptor does not survive a fork. */
-    if (o.daemon && config->pidfile[0] != '\0' && !go_to_background(&e))
+    if (o.daemon && config->pidfile[0] != '\0' && !go_to_background(&ready, &e))
         goto out;
     io = io_new(&e);
     if (io == NULL || !set_up(&o, config, io, &userlist, &e))
         goto out;
     if (config->pidfile[0] != '\0') {
-        snprintf(pidfile, sizeof(pidfile), "%s", config->pidfile);
-        if (!write_pidfile(pidfile, &e))
+        if (!write_pidfile(config->pidfile, &e))
             goto out;
+        snprintf(pidfile, sizeof(pidfile), "%s", config->pidfile);
     }
     views = view_service_new(config, userlist, log);
     p = proxy_new(config, userlist, log, views, io_ops_real(), io, io_monotonic_us(), io_wall_us());
@@ -234,6 +251,8 @@ int main(int argc, char **argv)
     config_warn(p->config, log);
     if (!view_service_start(views, &e))
         goto out;
+    if (ready >= 0)
+        leave_terminal(ready);
     io_run(io, p);
     log_line(log, LEVEL_LOG, "process exiting");
     status = 0;
