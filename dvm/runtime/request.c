@@ -59,7 +59,6 @@ struct existing {
 };
 
 struct completion {
-    struct dvm *dvm;
     struct dvm_db *db;
     struct arena *a;
     struct err *e;
@@ -951,6 +950,7 @@ bool request_complete_where(struct dvm *d, struct dvm_db *db, const char *where,
     struct arena a;
     bool ok;
 
+    (void)d; /* what it needs is in the session */
     arena_init(&a);
     ok = db_query(db, &a, &rows, e,
                   "SELECT request_id, op, args::text, caller, search_path, settings::text, "
@@ -963,12 +963,9 @@ bool request_complete_where(struct dvm *d, struct dvm_db *db, const char *where,
                   where);
     for (int i = 0; ok && i < rows.n_rows; i++) {
         struct arena request_arena;
-        struct completion c = { .dvm = d,
-                                .db = db,
-                                .a = &request_arena,
-                                .e = e,
-                                .notice = notice,
-                                .notice_arg = notice_arg };
+        struct completion c = {
+            .db = db, .a = &request_arena, .e = e, .notice = notice, .notice_arg = notice_arg
+        };
         struct request q = request_of(&rows, i);
 
         arena_init(&request_arena);
