@@ -542,10 +542,12 @@ static bool too_large(struct client *c, bool in_pipeline)
                "Stream-table statements and prepared statements of transaction pooling may have "
                "up to %d bytes.",
                KEPT_MAX);
-    if (in_pipeline)
+    if (in_pipeline) {
         fail_in_place(c, &e);
-    else
+        c->discards = true; /* what is still to come of it */
+    } else {
         client_fail(c, "54000", "statement is too large");
+    }
     err_clear(&e);
     return true;
 }

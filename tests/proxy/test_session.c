@@ -961,6 +961,32 @@ static void test_a_64_mb_query_streams_and_a_slow_server_pauses_its_client(void 
     world_free(w);
 }
 
+static void test_a_named_statement_too_large_to_keep_fails_in_place(void **state)
+{
+    struct world *w = world_new(TRANSACTION, USERS);
+    struct peer *s;
+    struct bytequeue q = { 0 };
+    const size_t size = 20u * 1024 * 1024;
+    char *piece = mem_alloc(CONN_READ_SIZE);
+
+    (void)state;
+    struct peer *a = first_client(w, &s);
+    memset(piece, ' ', CONN_READ_SIZE);
+    wire_put_header(&q, FE_PARSE, (uint32_t)size);
+    bytequeue_put(&q, "name", 5);
+    peer_send_queue(a, &q);
+    for (size_t sent = 5; sent < size; sent += CONN_READ_SIZE)
+        peer_send(a, piece, size - sent < CONN_READ_SIZE ? size - sent : CONN_READ_SIZE);
+    client_says(a, "BES", "name", "");
+    assert_string_equal(peer_take(s), "DS");
+    server_says_error(s, "26000", STATUS_IDLE);
+    assert_string_equal(peer_take(a), "E(54000)Z");
+    client_says_query(a, "select 1");
+    assert_string_equal(peer_take(s), "Q");
+    free(piece);
+    world_free(w);
+}
+
 /* ---- cutting the stream must not matter --------------------------------------------------- */
 
 static void session_by_pieces(size_t piece, struct bytequeue *to_server,
@@ -1084,6 +1110,7 @@ int main(void)
         cmocka_unit_test(test_extended_copy_answers_one_sync),
         cmocka_unit_test(test_a_64_mb_row_streams_through_bounded_memory),
         cmocka_unit_test(test_a_64_mb_query_streams_and_a_slow_server_pauses_its_client),
+        cmocka_unit_test(test_a_named_statement_too_large_to_keep_fails_in_place),
         cmocka_unit_test(test_cuts_do_not_matter),
         cmocka_unit_test(test_nonsense_from_either_side_ends_that_side),
     };
