@@ -203,7 +203,7 @@ class Screen:
                 ("-" if immediate or changed is None else str(changed)).rjust(8), str(n).rjust(9), verdict]))
         return [f"{BOLD}stream tables{RESET}", DIM + " ".join([
             "name".ljust(15), "mode".ljust(13), "schedule".rjust(10), "staleness".rjust(9), "refresh".rjust(10),
-            "rows".rjust(8), "refreshes".rjust(9), "to query".rjust(9)]) + RESET, *rows]
+            "rows".rjust(8), "refreshes".rjust(9), "behind".rjust(9)]) + RESET, *rows]
 
 
 def show(lines, terminal):
