@@ -305,7 +305,7 @@ static void on_notify_timer(struct timer *t)
         return;
     c->wait_notified = true;
     notice_encode_notice(&c->conn.out, "NOTICE", "00000",
-                         "No server connection available in pgtrickle, client being queued");
+                         "No server connection available in postgres backend, client being queued");
     conn_flush(&c->conn);
 }
 
@@ -515,9 +515,12 @@ static void fail_in_place(struct client *c, const struct err *e)
 }
 
 /* The database must have the SQL side before the message in front goes on. False: it waits. */
-static bool views_ready(struct client *c)
+static bool views_ready(struct client *c, enum intercept_kind kind)
 {
     if (c->db->views_installed || c->install_tried || proxy_of(c)->views == NULL)
+        return true;
+    /* Where it can't be installed, a query that only reads need not try each time. */
+    if (kind == INTERCEPT_READS && c->conn.worker->now_us < c->db->views_retry_us)
         return true;
     c->install_wanted = true;
     lending_install(c);
@@ -572,7 +575,7 @@ static bool on_query(struct client *c, const struct wire_piece *f)
         client_fail(c, "08P01", "PQexec disallowed");
         return true;
     }
-    if (kind != INTERCEPT_FORWARD && !views_ready(c))
+    if (kind != INTERCEPT_FORWARD && !views_ready(c, kind))
         return false;
     if (kind == INTERCEPT_LEND && c->server->copy_in)
         kind = INTERCEPT_FORWARD;
@@ -672,7 +675,7 @@ static bool on_parse(struct client *c, const struct wire_piece *f)
     named = m.statement.len > 0;
     if (proxy_of(c)->views != NULL)
         kind = intercept_classify(text, standard_strings(c));
-    if (kind != INTERCEPT_FORWARD && !views_ready(c))
+    if (kind != INTERCEPT_FORWARD && !views_ready(c, kind))
         return false;
     if (!f->ends && (kind == INTERCEPT_LEND || (named && tracks_statements(c))))
         return too_large(c, true);

@@ -335,6 +335,7 @@ static void install_done(struct job *j)
 
     db->views_installing = false;
     db->views_installed = !failed;
+    db->views_retry_us = j->worker->now_us + INSTALL_RETRY_US;
     if (failed)
         log_line(j->worker->proxy->log, LEVEL_WARNING,
                  "stream tables can't be installed in database %s: %s", db->name, e->message);

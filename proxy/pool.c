@@ -35,7 +35,6 @@ struct pool *pool_get(struct worker *w, struct database *db, struct user *user, 
     list_init(&p->login_waiting);
     list_init(&p->cancels);
     text_init(&p->welcome);
-    text_init(&p->login_error);
     text_init(&p->login_error_message);
     list_append(&db->pools, &p->database_node);
     return p;
@@ -47,7 +46,6 @@ void pool_free(struct pool *p)
     list_remove(&p->db->pools, &p->database_node);
     params_clear(&p->parameters);
     text_free(&p->welcome);
-    text_free(&p->login_error);
     text_free(&p->login_error_message);
     free(p);
 }
@@ -74,7 +72,6 @@ bool pool_fails_fast(const struct pool *p)
 void pool_learn_parameters(struct pool *p, struct server *s)
 {
     p->last_login_failed = p->last_connect_failed = false;
-    text_clear(&p->login_error);
     text_clear(&p->login_error_message);
     p->server_version = s->server_version;
     text_clear(&p->welcome);
@@ -335,8 +332,6 @@ void pool_on_login_failed(struct pool *p, struct server *s, bool connected, stru
     p->last_connect_failed = !connected;
     p->last_login_failed = connected;
     p->failed_at_us = p->worker->now_us;
-    text_clear(&p->login_error);
-    text_put_str(&p->login_error, frame);
     text_clear(&p->login_error_message);
     text_put_str(&p->login_error_message, message);
     /* A server that is starting up will come; those who wait may wait. */
@@ -407,4 +402,14 @@ void pool_upkeep(struct pool *p)
         }
     }
     pool_serve(p);
+    if (!list_is_empty(&p->clients) || !list_is_empty(&p->cancels) || pool_server_count(p) > 0) {
+        p->idle_since_us = 0;
+    } else if (p->idle_since_us == 0) {
+        p->idle_since_us = now;
+    } else if (conf->pool_idle_timeout_us > 0 &&
+               now - p->idle_since_us >= (uint64_t)conf->pool_idle_timeout_us) {
+        log_line(p->worker->proxy->log, LEVEL_LOG, "cleaning up idle pool for user %s on db %s",
+                 p->user->name, p->db->name);
+        pool_free(p);
+    }
 }

@@ -40,10 +40,9 @@ struct pool {
     bool last_login_failed;
     bool last_connect_failed;
     uint64_t failed_at_us;
-    struct text login_error; /* ErrorResponse frame of the server, or empty */
     struct text login_error_message;
     struct timer retry_timer;
-    uint64_t idle_since_us; /* no clients, no servers; 0: in use */
+    uint64_t idle_since_us; /* no clients, no servers, no cancels; 0: in use */
     uint64_t last_lifetime_close_us;
     bool serving; /* inside pool_serve */
     bool serve_again;
@@ -75,7 +74,8 @@ void pool_learn_parameters(struct pool *p, struct server *s);
 /* The last attempt to log in failed, nothing is connected and the next one is not due yet. */
 bool pool_fails_fast(const struct pool *p);
 
-/* Closes idle servers beyond lifetime or idle time; keeps min_pool_size. */
+/* Closes idle servers beyond lifetime or idle time; keeps min_pool_size. Frees the pool when it has
+ * been empty for pool_idle_timeout. */
 void pool_upkeep(struct pool *p);
 /* Marks all servers to be closed when free; idle ones are closed now. */
 void pool_retire_servers(struct pool *p, const char *reason);
