@@ -600,8 +600,10 @@ static void on_ready(struct server *s, const struct wire_piece *f, struct run *r
         }
     }
     run_add(s, r, f->bytes);
-    if (s->owed.count == 0 || owed_first(s)->audience == REPLY_FAKED)
+    if (s->owed.count == 0 || owed_first(s)->audience == REPLY_FAKED) {
         run_end(s, r);
+        server_answer_fakes(s);
+    }
     client_on_batch_done(c);
 }
 

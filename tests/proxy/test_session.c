@@ -603,6 +603,27 @@ static void test_fakes_keep_their_place_in_the_stream(void **state)
     world_free(w);
 }
 
+static void test_a_fake_behind_a_sync_is_answered_with_it(void **state)
+{
+    struct world *w = world_new(TRANSACTION, USERS);
+    struct peer *s;
+
+    (void)state;
+    struct peer *a = first_client(w, &s);
+    client_says(a, "PS", "one", "select 1");
+    server_says(s, "1Z");
+    peer_take(s);
+    peer_take(a);
+    client_says_query(a, "select 2");
+    client_says(a, "PBES", "two", "select 1");
+    assert_string_equal(peer_take(s), "QBES");
+    server_says(s, "CZ");
+    assert_string_equal(peer_take(a), "CZ1");
+    server_says(s, "2CZ");
+    assert_string_equal(peer_take(a), "2CZ");
+    world_free(w);
+}
+
 static void test_a_failed_parse_leaves_the_name_unknown(void **state)
 {
     struct world *w = world_new(TRANSACTION, USERS);
@@ -1096,6 +1117,7 @@ int main(void)
         cmocka_unit_test(test_equal_statements_are_parsed_once),
         cmocka_unit_test(test_a_server_that_lacks_the_statement_is_taught_unseen),
         cmocka_unit_test(test_fakes_keep_their_place_in_the_stream),
+        cmocka_unit_test(test_a_fake_behind_a_sync_is_answered_with_it),
         cmocka_unit_test(test_a_failed_parse_leaves_the_name_unknown),
         cmocka_unit_test(test_an_error_drops_what_the_pipeline_still_owes),
         cmocka_unit_test(test_messages_after_an_error_are_dropped_up_to_sync),
