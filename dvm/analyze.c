@@ -13,11 +13,15 @@ static bool is_true(const char *cell)
     return cell != NULL && cell[0] == 't';
 }
 
-/* The definition without trailing blanks and semicolons. */
+/* The definition without trailing blanks and semicolons, and without a comment behind these. */
 static struct str trimmed_query(const char *query)
 {
-    struct str s = str_trim(str_from(query));
+    size_t start, len;
+    struct str s = str_from(query);
 
+    if (sql_statement_extent(query, &start, &len))
+        s = (struct str){ query + start, len };
+    s = str_trim(s);
     while (s.len > 0 && s.ptr[s.len - 1] == ';') {
         s.len--;
         s = str_trim(s);
@@ -189,7 +193,7 @@ static bool read_columns(struct dvm_db *db, struct arena *a, struct catalog *cat
             "THEN ' COLLATE ' || pg_catalog.quote_ident(n.nspname) || '.' || "
             "pg_catalog.quote_ident(co.collname) ELSE '' END, a.attnotnull AND NOT EXISTS (SELECT "
             "FROM pg_catalog.pg_constraint k WHERE k.conrelid = a.attrelid AND k.contype = 'n' AND "
-            "NOT k.convalidated AND k.conkey = ARRAY[a.attnum]), a.attgenerated = 'v' "
+            "NOT k.convalidated AND k.conkey = ARRAY[a.attnum]), a.attgenerated = 'v', a.atttypid "
             "FROM reached v JOIN pg_catalog.pg_attribute a ON a.attrelid = v.oid "
             "JOIN pg_catalog.pg_type t ON t.oid = a.atttypid "
             "LEFT JOIN pg_catalog.pg_collation co ON co.oid = a.attcollation "
@@ -209,8 +213,34 @@ static bool read_columns(struct dvm_db *db, struct arena *a, struct catalog *cat
             .type = db_cell(&rows, i, 3),
             .not_null = is_true(db_cell(&rows, i, 4)),
             .is_virtual = is_true(db_cell(&rows, i, 5)),
+            .type_oid = (uint32_t)strtoul(db_cell(&rows, i, 6), NULL, 10),
         };
     }
+    return true;
+}
+
+static bool read_column_types(struct dvm_db *db, struct arena *a, struct catalog *cat,
+                              struct err *e)
+{
+    uint32_t *oids;
+    struct type_facts *facts;
+    int n = 0, at = 0;
+
+    for (int i = 0; i < cat->n_tables; i++)
+        n += cat->tables[i].n_columns;
+    oids = arena_new_array(a, uint32_t, (size_t)n);
+    facts = arena_new_array(a, struct type_facts, (size_t)n);
+    for (int i = 0; i < cat->n_tables; i++)
+        for (int c = 0; c < cat->tables[i].n_columns; c++)
+            oids[at++] = cat->tables[i].columns[c].type_oid;
+    if (n > 0 && !analyze_types(db, a, oids, n, facts, e))
+        return false;
+    at = 0;
+    for (int i = 0; i < cat->n_tables; i++)
+        for (int c = 0; c < cat->tables[i].n_columns; c++, at++) {
+            cat->tables[i].columns[c].has_equality = facts[at].has_equality;
+            cat->tables[i].columns[c].exact = facts[at].exact;
+        }
     return true;
 }
 
@@ -218,7 +248,8 @@ static bool read_keys(struct dvm_db *db, struct arena *a, struct catalog *cat, s
 {
     struct db_rows rows;
 
-    /* Immediate, unconditional, on plain columns; the fewest columns first. */
+    /* Immediate, unconditional, on plain columns, unique by the columns' own equality; the fewest
+     * columns first. */
     if (!db_query(db, a, &rows, e,
                   REACHED
                   "SELECT i.indrelid, i.indisprimary, pg_catalog.array_to_string((i.indkey::int2[])"
@@ -226,6 +257,10 @@ static bool read_keys(struct dvm_db *db, struct arena *a, struct catalog *cat, s
                   "JOIN pg_catalog.pg_index i ON i.indrelid = v.oid "
                   "WHERE i.indisunique AND NOT i.indisexclusion AND i.indisvalid AND i.indislive "
                   "AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL "
+                  "AND NOT EXISTS (SELECT FROM pg_catalog.generate_series(0, i.indnkeyatts - 1) n "
+                  "JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = "
+                  "i.indkey[n] JOIN pg_catalog.pg_opclass o ON o.oid = i.indclass[n] WHERE NOT "
+                  "o.opcdefault OR a.attcollation <> i.indcollation[n]) "
                   "ORDER BY i.indrelid, i.indisprimary DESC, i.indnkeyatts, i.indexrelid"))
         return false;
     for (int i = 0; i < rows.n_rows; i++) {
@@ -266,7 +301,8 @@ static bool read_functions(struct dvm_db *db, struct arena *a, struct catalog *c
     if (!db_query(db, a, &rows, e,
                   REACHED
                   "SELECT DISTINCT n.nspname, p.proname, p.provolatile, p.prokind = 'a', "
-                  "n.nspname = 'pg_catalog' FROM reached v "
+                  "n.nspname = 'pg_catalog', EXISTS (SELECT FROM pg_catalog.pg_operator o WHERE "
+                  "o.oprcode = p.oid), p.proretset FROM reached v "
                   "JOIN pg_catalog.pg_rewrite r ON r.ev_class = v.oid CROSS JOIN LATERAL "
                   "pg_catalog.regexp_matches(r.ev_action::text, "
                   "':(?:funcid|opfuncid|aggfnoid|winfnoid) (\\d+)\\M', 'g') m "
@@ -282,6 +318,8 @@ static bool read_functions(struct dvm_db *db, struct arena *a, struct catalog *c
             .volatility = db_cell(&rows, i, 2)[0],
             .aggregate = is_true(db_cell(&rows, i, 3)),
             .builtin = is_true(db_cell(&rows, i, 4)),
+            .is_operator = is_true(db_cell(&rows, i, 5)),
+            .returns_set = is_true(db_cell(&rows, i, 6)),
         };
     return true;
 }
@@ -293,7 +331,8 @@ bool analyze(struct dvm_db *db, struct arena *a, const struct dvm_definition *d,
     return describe_outputs(db, a, d, cat, e) && db_exec(db, e, "SAVEPOINT __pgt_analyze") &&
            create_view(db, d, cat, e) && db_exec(db, e, "SET LOCAL search_path = ''") &&
            read_outputs(db, a, cat, e) && read_tables(db, a, cat, e) &&
-           read_columns(db, a, cat, e) && read_keys(db, a, cat, e) &&
+           read_columns(db, a, cat, e) && read_column_types(db, a, cat, e) &&
+           read_keys(db, a, cat, e) &&
            read_functions(db, a, cat, e) &&
            db_exec(db, e, "ROLLBACK TO SAVEPOINT __pgt_analyze") &&
            db_exec(db, e, "RELEASE SAVEPOINT __pgt_analyze");
@@ -311,23 +350,39 @@ bool analyze_types(struct dvm_db *db, struct arena *a, const uint32_t *oids, int
         facts[i] = (struct type_facts){ .oid = oids[i] };
         text_printf(&list, "%s%u", i > 0 ? "," : "", oids[i]);
     }
-    /* Domains count as their base types, arrays as their elements (one level), enums, ranges and
-     * multiranges as comparable; composites as not, since that depends on their fields. */
+    /* Domains count as their base types, arrays as their elements, ranges and multiranges as their
+     * bounds, enums as comparable; composites as not, since that depends on their fields. Our SQL runs with
+     * pg_catalog alone in its search path: a type whose = lies elsewhere (citext) would be compared
+     * by another. */
     ok = db_query(
         db, a, &rows, e,
         "WITH RECURSIVE base(asked, oid) AS (SELECT o, o FROM pg_catalog.unnest('{%s}'::oid[]) o "
-        "UNION SELECT b.asked, CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.typelem END "
-        "FROM base b JOIN pg_catalog.pg_type t ON t.oid = b.oid WHERE t.typtype = 'd' OR "
+        "UNION SELECT b.asked, CASE t.typtype WHEN 'd' THEN t.typbasetype WHEN 'r' THEN (SELECT "
+        "r.rngsubtype FROM pg_catalog.pg_range r WHERE r.rngtypid = t.oid) WHEN 'm' THEN (SELECT "
+        "r.rngsubtype FROM pg_catalog.pg_range r WHERE r.rngmultitypid = t.oid) ELSE t.typelem END "
+        "FROM base b JOIN pg_catalog.pg_type t ON t.oid = b.oid WHERE t.typtype IN ('d', 'r', 'm') OR "
         "(t.typcategory = 'A' AND t.typelem <> 0)), "
         "leaf AS (SELECT b.asked, t.oid, t.typtype FROM base b JOIN pg_catalog.pg_type t ON "
-        "t.oid = b.oid WHERE t.typtype <> 'd' AND NOT (t.typcategory = 'A' AND t.typelem <> 0)), "
-        "able AS (SELECT l.asked, l.typtype, am.amname FROM leaf l CROSS JOIN pg_catalog.pg_am am "
-        "WHERE am.amname IN ('btree', 'hash') AND (l.typtype IN ('e', 'r', 'm') OR EXISTS (SELECT "
-        "FROM pg_catalog.pg_opclass o WHERE o.opcmethod = am.oid AND o.opcdefault AND (o.opcintype "
-        "= l.oid OR EXISTS (SELECT FROM pg_catalog.pg_cast k WHERE k.castsource = l.oid AND "
-        "k.casttarget = o.opcintype AND k.castmethod = 'b' AND k.castcontext = 'i'))))) "
-        "SELECT asked, pg_catalog.bool_or(amname = 'btree'), pg_catalog.bool_or(amname = 'hash') "
-        "FROM able GROUP BY asked",
+        "t.oid = b.oid WHERE t.typtype NOT IN ('d', 'r', 'm') AND NOT (t.typcategory = 'A' AND "
+        "t.typelem <> 0)), "
+        "class AS (SELECT l.asked, am.amname, o.opcfamily, o.opcintype FROM leaf l CROSS JOIN "
+        "pg_catalog.pg_am am JOIN pg_catalog.pg_opclass o ON o.opcmethod = am.oid AND o.opcdefault "
+        "AND (o.opcintype = l.oid OR l.typtype = 'e' AND o.opcintype = 'anyenum'::regtype OR NOT "
+        "EXISTS (SELECT FROM pg_catalog.pg_opclass x WHERE x.opcmethod = am.oid AND x.opcdefault AND "
+        "x.opcintype = l.oid) AND EXISTS (SELECT FROM pg_catalog.pg_cast k WHERE k.castsource = "
+        "l.oid AND k.casttarget = o.opcintype AND k.castmethod = 'b' AND k.castcontext = 'i')) "
+        "WHERE am.amname IN ('btree', 'hash')) "
+        "SELECT asked, pg_catalog.bool_or(amname = 'btree' AND EXISTS (SELECT FROM "
+        "pg_catalog.pg_amop p JOIN pg_catalog.pg_operator q ON q.oid = p.amopopr WHERE p.amopfamily "
+        "= opcfamily AND p.amoplefttype = opcintype AND p.amoprighttype = opcintype AND "
+        "p.amopstrategy = 3 AND q.oprnamespace = 'pg_catalog'::regnamespace)), "
+        "pg_catalog.bool_or(amname = 'hash' AND EXISTS (SELECT FROM pg_catalog.pg_amproc p WHERE "
+        "p.amprocfamily = opcfamily AND p.amproclefttype = opcintype AND p.amprocnum = 2)), "
+        "pg_catalog.bool_or(amname = 'btree' AND EXISTS (SELECT FROM pg_catalog.pg_amproc p JOIN "
+        "pg_catalog.pg_proc f ON f.oid = p.amproc WHERE p.amprocfamily = opcfamily AND "
+        "p.amproclefttype = opcintype AND p.amprocnum = 4 AND (f.proname = 'btequalimage' OR NOT "
+        "EXISTS (SELECT FROM pg_catalog.pg_collation c WHERE NOT c.collisdeterministic)))) "
+        "FROM class GROUP BY asked",
         list.len > 0 ? list.ptr : "");
     text_free(&list);
     if (!ok)
@@ -337,6 +392,7 @@ bool analyze_types(struct dvm_db *db, struct arena *a, const uint32_t *oids, int
             if (facts[j].oid == (uint32_t)strtoul(db_cell(&rows, i, 0), NULL, 10)) {
                 facts[j].has_equality = is_true(db_cell(&rows, i, 1));
                 facts[j].has_hash = is_true(db_cell(&rows, i, 2));
+                facts[j].exact = is_true(db_cell(&rows, i, 3));
             }
     return true;
 }

@@ -21,8 +21,9 @@ bool analyze(struct dvm_db *db, struct arena *a, const struct dvm_definition *d,
 /* What PostgreSQL can do with values of a type. */
 struct type_facts {
     uint32_t oid;
-    bool has_equality; /* a default btree operator class: GROUP BY works */
+    bool has_equality; /* a default btree operator class whose = is pg_catalog's */
     bool has_hash;     /* a default hash operator class with an extended hash function */
+    bool exact;        /* equal values look alike: not so for 1.0 and 1.00 */
 };
 
 /* Fills facts[i] for each oid. */

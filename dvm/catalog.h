@@ -11,7 +11,10 @@ struct cat_column {
     int attnum;
     const char *name;
     const char *type; /* format_type with typmod, COLLATE when not the type's own */
-    bool not_null;    /* enforced and validated */
+    uint32_t type_oid;
+    bool has_equality; /* see struct type_facts */
+    bool exact;
+    bool not_null;     /* enforced and validated */
     bool is_virtual;  /* generated, not stored: absent from transition tables */
 };
 
@@ -45,6 +48,8 @@ struct cat_function {
     char volatility; /* i, s, v */
     bool aggregate;
     bool builtin; /* pg_catalog */
+    bool is_operator; /* some operator's */
+    bool returns_set;
 };
 
 struct cat_output {

@@ -127,8 +127,13 @@ static bool decide(struct compilation *c)
     if (v != NULL)
         return refuse_volatile(c, v);
     c->tree = differential_tree(c, &r);
+    if (c->tree != NULL && !types_fill(c->db, c->a, c->tree, &r, c->e)) {
+        if (r.kind == REFUSAL_NONE)
+            return false;
+        c->tree = NULL;
+    }
     if (c->tree != NULL)
-        return types_fill(c->db, c->a, c->tree, c->e);
+        return true;
     if (c->d->mode != DVM_AUTO)
         return refuse(c, &r);
     c->plan->downgrade_reason =
@@ -269,31 +274,18 @@ static void put_deltas(struct compilation *c, struct text *json)
     text_put(json, "}");
 }
 
+/* What the catalog's row does not say already: its strategy, key, deltas are printed from there. */
 static void put_explain(struct compilation *c)
 {
     struct planner *p = &c->planner;
     struct text t;
 
     text_init(&t);
-    text_printf(&t, "Maintenance: %s, strategy %s\n",
-                c->plan->mode == DVM_FULL        ? "FULL"
-                : c->plan->mode == DVM_IMMEDIATE ? "IMMEDIATE"
-                                                 : "DIFFERENTIAL",
-                c->plan->strategy);
-    if (c->plan->downgrade_reason != NULL)
-        text_printf(&t, "Not differential: %s\n", c->plan->downgrade_reason);
-    text_put(&t, "Key: ");
-    for (int i = 0; i < p->n_key; i++)
-        text_printf(&t, "%s%s", i > 0 ? ", " : "", p->columns[p->key[i]].name);
-    text_put(&t, p->n_key > 0 ? "\n" : "none (a bag of rows)\n");
     for (int i = 0; i < p->n_columns; i++)
         if (p->columns[i].hidden)
             text_printf(&t, "Hidden column: %s %s\n", p->columns[i].name, p->columns[i].type);
-    if (c->tree != NULL) {
-        if (c->tree->time_dependent)
-            text_put(&t, "Depends on the current time\n");
+    if (c->tree != NULL)
         optree_dump(c->tree, &t);
-    }
     for (int i = 0; i < c->plan->n_sources; i++) {
         const struct dvm_plan_source *s = &c->plan->sources[i];
 
@@ -301,11 +293,6 @@ static void put_explain(struct compilation *c)
         for (int k = 0; k < s->n_columns; k++)
             text_printf(&t, "%s%s", k > 0 ? ", " : " captures ", s->columns[k]);
         text_put(&t, "\n");
-    }
-    if (c->tree != NULL) {
-        const char *all = plan_delta(p, DELTA_FROM_BUFFER, ~(uint64_t)0, NULL);
-
-        text_printf(&t, "Delta SQL (all sources changed):\n%s\n", all);
     }
     c->plan->explain = arena_strdup(c->a, t.ptr);
     text_free(&t);
@@ -350,6 +337,7 @@ static bool type_outputs(struct compilation *c)
     for (int i = 0; i < p->n_columns; i++) {
         p->columns[i].facts.has_equality = facts[i].has_equality;
         p->columns[i].facts.has_hash = facts[i].has_hash;
+        p->columns[i].facts.exact = facts[i].exact;
     }
     return true;
 }

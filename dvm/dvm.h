@@ -71,7 +71,7 @@ struct dvm_plan {
     const char **immediate_sql;  /* IMMEDIATE: functions and triggers, run in order as the owner */
     int n_immediate_sql;
     const char *plan_json;       /* stored in pgt_stream_tables.plan; see docs/architecture.md */
-    const char *explain;         /* the operator tree, line by line */
+    const char *explain;         /* hidden columns, the operator tree, sources, line by line */
 };
 
 /* Analyses the definition in the session's current transaction and compiles it.  What can't be

@@ -20,6 +20,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define BODY_TAG "$__pgt$"
+
 struct event {
     enum delta_from from;
     const char *name;       /* of functions and triggers */
@@ -65,14 +67,18 @@ static bool is_independent(const struct planner *p)
     return plan_find_scan(below) != NULL;
 }
 
-/* What constants and conversions in the definition may depend on is fixed at creation. */
+/* What constants and conversions in the definition may depend on is fixed at creation. A conversion by
+ * output and input has no function that the catalog would show. */
 static bool depends_on_settings(const struct planner *p)
 {
     for (int i = 0; i < p->cat->n_functions; i++)
         if (p->cat->functions[i].volatility != 'i')
             return true;
-    return strstr(p->cat->canonical, "::text") != NULL ||
-           strstr(p->cat->canonical, "::character varying") != NULL;
+    for (int i = 0; i < p->cat->n_tables; i++)
+        if (p->cat->tables[i].view_definition != NULL &&
+            strstr(p->cat->tables[i].view_definition, "::") != NULL)
+            return true;
+    return strstr(p->cat->canonical, "::") != NULL;
 }
 
 static void begin_function(struct planner *p, struct text *t, const char *name)
@@ -84,15 +90,27 @@ static void begin_function(struct planner *p, struct text *t, const char *name)
     if (depends_on_settings(p))
         text_put(t, " SET TimeZone FROM CURRENT SET DateStyle FROM CURRENT "
                     "SET IntervalStyle FROM CURRENT SET extra_float_digits FROM CURRENT "
-                    "SET bytea_output FROM CURRENT");
-    text_put(t, " AS $__pgt$\n#variable_conflict use_column\nDECLARE\n"
+                    "SET bytea_output FROM CURRENT SET lc_monetary FROM CURRENT "
+                    "SET lc_numeric FROM CURRENT SET lc_time FROM CURRENT "
+                    "SET default_text_search_config FROM CURRENT");
+    text_put(t, " AS " BODY_TAG "\n#variable_conflict use_column\nDECLARE\n"
                 "    __pgt_open int;\n    __pgt_row record;\nBEGIN\n");
 }
 
+/* Ends the body with a tag that does not occur in it, whatever the definition's constants hold. */
 static void end_function(struct output *o, struct text *t)
 {
-    text_put(t, "    RETURN NULL;\nEND $__pgt$");
-    emit(o, t);
+    const char *body = strstr(t->ptr, BODY_TAG) + strlen(BODY_TAG);
+    struct text whole;
+    char tag[32] = BODY_TAG;
+
+    for (int n = 1; strstr(body, tag) != NULL; n++)
+        snprintf(tag, sizeof(tag), "$__pgt%d$", n);
+    text_init(&whole);
+    text_put_str(&whole, (struct str){ t->ptr, (size_t)(body - t->ptr) - strlen(BODY_TAG) });
+    text_printf(&whole, "%s%s    RETURN NULL;\nEND %s", tag, body, tag);
+    text_free(t);
+    emit(o, &whole);
 }
 
 /* The table may have been dropped behind our back (DROP TABLE): its triggers then do nothing. The

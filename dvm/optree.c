@@ -654,7 +654,12 @@ static struct op *build_distinct_on(struct builder *b, const struct query *q, st
     op->sort = arena_new_array(b->a, struct expr *, (size_t)q->n_sort);
     op->sort_suffix = arena_new_array(b->a, const char *, (size_t)q->n_sort);
     for (int i = 0; i < q->n_sort; i++) {
-        op->sort[i] = resolve(b, q->sort[i].expr, s, q->n_groups);
+        /* A key that is an expression is a column by now. */
+        for (int k = 0; op->sort[i] == NULL && k < op->n_exprs; k++)
+            if (strcmp(q->sort[i].expr->key, q->distinct_on[k]->key) == 0)
+                op->sort[i] = op->exprs[k];
+        if (op->sort[i] == NULL)
+            op->sort[i] = resolve(b, q->sort[i].expr, s, q->n_groups);
         op->sort_suffix[i] = q->sort[i].suffix;
         if (op->sort[i] == NULL)
             return NULL;

@@ -36,8 +36,9 @@ struct expr {
 struct value_type {
     uint32_t oid;
     int32_t typmod;
-    bool has_equality; /* GROUP BY works; otherwise values are compared as text */
+    bool has_equality; /* by pg_catalog's =; otherwise values are compared as text */
     bool has_hash;
+    bool exact; /* equal values look alike: not so for 1.0 and 1.00 */
 };
 
 enum op_kind { OP_SCAN, OP_FILTER, OP_PROJECT, OP_JOIN, OP_LEFT_JOIN, OP_UNION_ALL, OP_GROUP,

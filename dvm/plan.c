@@ -51,6 +51,73 @@ static bool is_algebraic(const struct op *g, int i)
     return false;
 }
 
+/* Whether an expression's value says nothing of the scale of the numerics in it: 3.10 / 3 has other
+ * digits than 3.1 / 3. */
+static bool hides_scale(const struct expr *e)
+{
+    static const char *const words[] = { "COALESCE", "NULLIF", "GREATEST", "LEAST", "CASE", "WHEN",
+                                         "THEN", "ELSE", "END", "AND", "OR", "NOT", "IS", "NULL",
+                                         "numeric", "bigint", "int",
+                                         "smallint", "double", "precision", "round", "trunc", "ceil", "floor", "abs", "sign", NULL };
+
+    for (const char *at = e->text; *at != '\0';) {
+        size_t n = 0;
+        bool known = false;
+
+        if (strchr(" 0123456789().,:+-*<>=", *at) != NULL) {
+            at++;
+            continue;
+        }
+        while ((at[n] >= 'a' && at[n] <= 'z') || (at[n] >= 'A' && at[n] <= 'Z') || at[n] == '_' ||
+               (n > 0 && at[n] >= '0' && at[n] <= '9'))
+            n++;
+        if (n > 6 && strncmp(at, "__pgth", 6) == 0)
+            known = true;
+        for (int i = 0; !known && words[i] != NULL; i++)
+            known = strlen(words[i]) == n && strncmp(at, words[i], n) == 0;
+        if (!known)
+            return false;
+        at += n;
+    }
+    return true;
+}
+
+enum scale { SCALE_ABSENT, SCALE_HIDDEN, SCALE_SHOWN };
+
+/* What column i of op tells of the scale of the group's column c. */
+static enum scale scale_of(const struct op *op, int i, const struct op *group, int c)
+{
+    enum scale most = SCALE_ABSENT;
+    const struct expr *e;
+
+    if (op == group)
+        return i == c ? SCALE_HIDDEN : SCALE_ABSENT;
+    if (op->kind != OP_PROJECT)
+        return scale_of(op->left, i, group, c);
+    e = op->exprs[i];
+    for (int h = 0; h < e->n_holes; h++) {
+        enum scale s = e->holes[h].column >= 0 ? scale_of(op->left, e->holes[h].column, group, c)
+                                               : SCALE_ABSENT;
+
+        most = s > most ? s : most;
+    }
+    return most == SCALE_HIDDEN && !hides_scale(e) ? SCALE_SHOWN : most;
+}
+
+/* A sum of numerics without a fixed scale keeps the zeros of rows that have gone. As a value it is right;
+ * what is computed from it may not be. */
+static bool scale_is_shown(const struct op *root, const struct op *group, int i)
+{
+    const struct value_type *t = &group->aggregate_types[i];
+
+    if (strcmp(group->aggregates[i].function, "sum") != 0 || t->oid != OID_NUMERIC || t->typmod >= 0)
+        return false;
+    for (int k = 0; k < root->n_columns; k++)
+        if (scale_of(root, k, group, group->n_exprs + i) == SCALE_SHOWN)
+            return true;
+    return false;
+}
+
 /* The grouping operator below projections (and filters, which rule out algebraic). With the time in
  * a filter above it there is none: rows then leave without any change below. */
 static const struct op *find_group(const struct op *root, bool *filtered)
@@ -195,7 +262,8 @@ void planner_init(struct planner *p, struct arena *a, const struct dvm_definitio
         p->strategy = STRATEGY_RECOMPUTE;
         algebraic = p->group->kind == OP_GROUP && !filtered;
         for (int i = 0; algebraic && i < p->group->n_aggregates; i++)
-            algebraic = !p->group->needed[p->group->n_exprs + i] || is_algebraic(p->group, i);
+            algebraic = !p->group->needed[p->group->n_exprs + i] ||
+                        (is_algebraic(p->group, i) && !scale_is_shown(tree->root, p->group, i));
         if (algebraic) {
             p->strategy = STRATEGY_ALGEBRAIC;
             choose_states(p);
@@ -224,6 +292,11 @@ void planner_init(struct planner *p, struct arena *a, const struct dvm_definitio
         p->key = tree->root->key;
         p->n_key = tree->root->n_key;
     }
+    /* Keys that pg_catalog can't compare are of no use: a bag. */
+    for (int i = 0; p->strategy == STRATEGY_LINEAR && i < p->n_key; i++)
+        if (!p->columns[p->key[i]].facts.has_equality)
+            p->n_key = 0;
+    p->images = p->n_key > 0 || tree == NULL || delta_rows_have_images(tree->root);
 }
 
 /* ---- pieces -------------------------------------------------------------------------------- */
@@ -304,7 +377,8 @@ void plan_put_on_conflict(struct planner *p, struct text *out, bool only_changed
     for (int i = 0; i < p->n_columns; i++) {
         struct text value;
 
-        if (is_key(p, i))
+        /* A linear key is the row's own, and may change its looks. */
+        if (is_key(p, i) && (p->strategy != STRATEGY_LINEAR || value_is_exact(&p->columns[i].facts)))
             continue;
         text_put(out, first ? "UPDATE SET " : ", ");
         text_put_ident(out, p->columns[i].name);
@@ -314,11 +388,11 @@ void plan_put_on_conflict(struct planner *p, struct text *out, bool only_changed
         text_put(&excluded, first ? "" : ", ");
         text_init(&value);
         put_st(p, &value, i);
-        put_comparable(&st, &p->columns[i].facts, value.ptr);
+        put_image(&st, &p->columns[i].facts, value.ptr);
         text_clear(&value);
         text_put(&value, "EXCLUDED.");
         text_put_ident(&value, p->columns[i].name);
-        put_comparable(&excluded, &p->columns[i].facts, value.ptr);
+        put_image(&excluded, &p->columns[i].facts, value.ptr);
         text_free(&value);
         first = false;
     }
@@ -374,7 +448,7 @@ static bool put_row_hash(struct planner *p, struct text *out, const char *alias,
 }
 
 /* n copies out: the first n rows that are equal. */
-static void put_bag_delete(struct planner *p, struct text *out)
+static void put_bag_delete(struct planner *p, struct text *out, bool images)
 {
     struct text hash;
 
@@ -399,9 +473,9 @@ static void put_bag_delete(struct planner *p, struct text *out)
         put_st(p, &st, i);
         snprintf(other, sizeof(other), "g.c%d", i);
         text_put(out, i > 0 ? " AND " : "");
-        put_comparable(out, &p->columns[i].facts, st.ptr);
+        (images ? put_image : put_comparable)(out, &p->columns[i].facts, st.ptr);
         text_put(out, " IS NOT DISTINCT FROM ");
-        put_comparable(out, &p->columns[i].facts, other);
+        (images ? put_image : put_comparable)(out, &p->columns[i].facts, other);
         text_free(&st);
     }
     text_put(out, ") x WHERE x.copy <= -x.w)) RETURNING 1)");
@@ -409,7 +483,7 @@ static void put_bag_delete(struct planner *p, struct text *out)
 }
 
 /* f is a CTE with all columns and w, one row for each distinct row. */
-static void put_apply_rows(struct planner *p, struct text *out, const char *into)
+static void put_apply_rows(struct planner *p, struct text *out, bool images, const char *into)
 {
     if (p->n_key > 0) {
         text_put(out, ",\ndel AS (DELETE FROM ");
@@ -432,7 +506,7 @@ static void put_apply_rows(struct planner *p, struct text *out, const char *into
         plan_put_on_conflict(p, out, false);
         text_put(out, " RETURNING (st.xmax = 0) AS inserted)");
     } else {
-        put_bag_delete(p, out);
+        put_bag_delete(p, out, images);
         text_put(out, ",\nups AS (INSERT INTO ");
         plan_put_target(p, out);
         text_put(out, " AS st (");
@@ -445,8 +519,9 @@ static void put_apply_rows(struct planner *p, struct text *out, const char *into
     put_result(out, "f", into);
 }
 
-/* SELECT c0.., sum(w) AS w FROM rows x GROUP BY c0.. HAVING sum(w) <> 0. */
-static void put_summed(struct planner *p, struct text *out, const char *rows)
+/* SELECT c0.., sum(w) AS w FROM rows x GROUP BY c0.. HAVING sum(w) <> 0. With images 1.0 and 1.00
+ * are two rows. */
+static void put_summed(struct planner *p, struct text *out, const char *rows, bool images)
 {
     text_put(out, "SELECT ");
     for (int i = 0; i < p->n_columns; i++)
@@ -461,7 +536,7 @@ static void put_summed(struct planner *p, struct text *out, const char *rows)
 
         snprintf(value, sizeof(value), "x.c%d", i);
         text_put(out, i > 0 ? ", " : " GROUP BY ");
-        put_comparable(out, &p->columns[i].facts, value);
+        (images ? put_image_key : put_comparable)(out, &p->columns[i].facts, value);
     }
     text_put(out, " HAVING pg_catalog.sum(x.w) <> 0");
 }
@@ -472,9 +547,9 @@ static const char *plan_linear(struct planner *p, struct delta *d, const char *i
     struct text *out = &d->with;
 
     delta_cte_begin(d, "f", true);
-    put_summed(p, out, changes);
+    put_summed(p, out, changes, p->images);
     delta_cte_end(d);
-    put_apply_rows(p, out, into);
+    put_apply_rows(p, out, p->images, into);
     return finish(p, out);
 }
 
@@ -909,11 +984,11 @@ const char *plan_full(struct planner *p, const char *into)
         text_put(&both, "-1 FROM ");
         plan_put_target(p, &both);
         text_put(&both, " st)");
-        put_summed(p, &out, both.ptr);
+        put_summed(p, &out, both.ptr, true);
         text_free(&both);
     }
     text_put(&out, ")");
-    put_apply_rows(p, &out, into);
+    put_apply_rows(p, &out, true, into);
     return finish(p, &out);
 }
 

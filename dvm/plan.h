@@ -52,6 +52,7 @@ struct planner {
     int n_columns;
     const int *key; /* columns of the stream table; n_key 0: a bag (or a single row) */
     int n_key;
+    bool images; /* what a delta takes out looks as it is stored */
     struct state *states; /* [0] is the count of rows */
     int n_states;
     int *count_state, *sum_state; /* per aggregate of group; -1: none */

@@ -388,6 +388,71 @@ static const char *time_value(const PgQuery__SQLValueFunction *f)
     }
 }
 
+/* CASE x WHEN, NULLIF, IS DISTINCT FROM and USING don't say whose = they mean: canonical text read
+ * with another search path would take another. */
+static bool equality_is_certain(const struct catalog *cat)
+{
+    for (int i = 0; i < cat->n_functions; i++)
+        if (cat->functions[i].is_operator && !cat->functions[i].builtin)
+            return false;
+    return true;
+}
+
+static bool means_equality(const Node *node)
+{
+    switch ((int)node->node_case) {
+    case PG_QUERY__NODE__NODE_CASE_EXPR:
+        return node->case_expr->arg != NULL;
+    case PG_QUERY__NODE__NODE_A_EXPR:
+        return node->a_expr->kind == PG_QUERY__A__EXPR__KIND__AEXPR_DISTINCT ||
+               node->a_expr->kind == PG_QUERY__A__EXPR__KIND__AEXPR_NOT_DISTINCT ||
+               node->a_expr->kind == PG_QUERY__A__EXPR__KIND__AEXPR_NULLIF;
+    default:
+        return false;
+    }
+}
+
+#define UNCERTAIN_EQUALITY "CASE x WHEN, NULLIF, IS DISTINCT FROM or USING with operators of an extension"
+
+static bool has_column(void *arg, Node *node)
+{
+    bool *found = arg;
+
+    if (node->node_case == PG_QUERY__NODE__NODE_COLUMN_REF)
+        *found = true;
+    return *found || node->node_case == PG_QUERY__NODE__NODE__NOT_SET ||
+           each_child((ProtobufCMessage *)node->column_ref, has_column, found);
+}
+
+/* 'now'::text::date and its like: a constant in disguise, whose value is the time at which it is
+ * evaluated. What the catalog calls a conversion by output and input has no function to judge. */
+static bool reads_clock(const PgQuery__TypeCast *cast)
+{
+    static const char *const clocks[] = { "date", "time", "timetz", "timestamp", "timestamptz", NULL };
+    const PgQuery__TypeName *type = cast->type_name;
+    const char *name = type->n_names > 0 ? node_string(type->names[type->n_names - 1]) : NULL;
+    bool columns = false;
+
+    if (name == NULL || cast->arg->node_case == PG_QUERY__NODE__NODE_A_CONST)
+        return false;
+    for (int i = 0; clocks[i] != NULL; i++) {
+        if (strcmp(name, clocks[i]) != 0)
+            continue;
+        has_column(&columns, cast->arg);
+        return !columns;
+    }
+    return false;
+}
+
+/* regclass and its kin: as text they depend on what else the database has. */
+static bool names_objects(const PgQuery__TypeCast *cast)
+{
+    const PgQuery__TypeName *type = cast->type_name;
+    const char *name = type->n_names > 0 ? node_string(type->names[type->n_names - 1]) : NULL;
+
+    return name != NULL && strncmp(name, "reg", 3) == 0;
+}
+
 static bool punch_time(struct punch *c, Node *node, const char *type)
 {
     c->out->uses_time = true;
@@ -420,9 +485,17 @@ static bool punch_node(void *arg, Node *node)
             }
         }
     }
+    if (means_equality(node) && !equality_is_certain(c->p->cat))
+        return refuse(c->p, REFUSAL_OTHER, UNCERTAIN_EQUALITY, NULL) != NULL;
     switch ((int)node->node_case) {
     case PG_QUERY__NODE__NODE_COLUMN_REF:
         return punch_column(c, node);
+    case PG_QUERY__NODE__NODE_TYPE_CAST:
+        if (reads_clock(node->type_cast))
+            return refuse(c->p, REFUSAL_OTHER, "a text that is read as a date or time", NULL) != NULL;
+        if (names_objects(node->type_cast))
+            return refuse(c->p, REFUSAL_OTHER, "names of database objects", NULL) != NULL;
+        return punch_children(c, node);
     case PG_QUERY__NODE__NODE_FUNC_CALL:
         if (node->func_call->over != NULL)
             return refuse(c->p, REFUSAL_WINDOW, "window functions", NULL) != NULL;
@@ -454,7 +527,6 @@ static bool punch_node(void *arg, Node *node)
     case PG_QUERY__NODE__NODE_BOOL_EXPR:
     case PG_QUERY__NODE__NODE_NULL_TEST:
     case PG_QUERY__NODE__NODE_BOOLEAN_TEST:
-    case PG_QUERY__NODE__NODE_TYPE_CAST:
     case PG_QUERY__NODE__NODE_TYPE_NAME:
     case PG_QUERY__NODE__NODE_CASE_EXPR:
     case PG_QUERY__NODE__NODE_CASE_WHEN:
@@ -692,6 +764,8 @@ static struct from_item *join_expr(struct parser *p, struct query *q, PgQuery__J
     if (item->right == NULL)
         return NULL;
     item->n_using = (int)j->n_using_clause;
+    if (item->n_using > 0 && !equality_is_certain(p->cat))
+        return refuse(p, REFUSAL_OTHER, UNCERTAIN_EQUALITY, NULL);
     item->using_columns = strings(p, j->using_clause, j->n_using_clause);
     if (j->quals != NULL && (item->on = to_qexpr(p, q, j->quals, false)) == NULL)
         return NULL;
@@ -1118,4 +1192,29 @@ bool sql_is_select(const char *user_query, bool *parsed)
                 tree->stmts[0]->stmt->select_stmt->into_clause == NULL;
     arena_free(&a);
     return is_select;
+}
+
+bool sql_statement_extent(const char *user_query, size_t *start, size_t *len)
+{
+    struct arena a;
+    struct parser p;
+    struct refusal none = { 0 };
+    PgQuery__ParseResult *tree = NULL;
+    size_t all = strlen(user_query);
+    bool found_one;
+
+    arena_init(&a);
+    parser_init(&p, &a, NULL, &none);
+    if (all <= USER_TEXT_MAX)
+        tree = parse_text(&p, user_query);
+    found_one = tree != NULL && tree->n_stmts > 0;
+    if (found_one) {
+        *start = (size_t)tree->stmts[0]->stmt_location;
+        *len = (size_t)tree->stmts[0]->stmt_len;
+        found_one = *start <= all && *len <= all - *start;
+        if (found_one && *len == 0) /* no semicolon: all of it */
+            *len = all - *start;
+    }
+    arena_free(&a);
+    return found_one;
 }

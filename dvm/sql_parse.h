@@ -8,6 +8,9 @@
 #ifndef PGTRICKLE_DVM_SQL_PARSE_H
 #define PGTRICKLE_DVM_SQL_PARSE_H
 
+#include <stdbool.h>
+#include <stddef.h>
+
 #include "base/arena.h"
 #include "dvm/catalog.h"
 #include "dvm/query.h"
@@ -51,7 +54,10 @@ struct query *sql_parse(struct arena *a, const struct catalog *cat, const char *
 /* Where in the user's text the refused thing stands: 1-based characters, 0 when not found. */
 int sql_locate(const char *user_query, const struct refusal *refused);
 
-/* Finds the 1-based character position of the first $n parameter or 0. */
+/* Whether the text is one SELECT that stores nothing; *parsed: whether this parser knows its syntax. */
 bool sql_is_select(const char *user_query, bool *parsed);
+
+/* Where the text's first statement lies, up to its semicolon; false when it can't be parsed. */
+bool sql_statement_extent(const char *user_query, size_t *start, size_t *len);
 
 #endif

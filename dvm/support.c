@@ -23,7 +23,7 @@ static bool stable_is_pinned(const char *name)
         "interval_pl_timestamptz", "timestamptz_in", "timestamptz_out", "overlaps",
         "cash_in", "cash_out", "money", "numeric",
         /* call output functions of their arguments */
-        "concat", "concat_ws", "format", "quote_literal", "quote_nullable", "to_json", "to_jsonb",
+        "textanycat", "anytextcat", "concat", "concat_ws", "format", "quote_literal", "quote_nullable", "to_json", "to_jsonb",
         "row_to_json", "array_to_json", "json_build_object", "json_build_array",
         "jsonb_build_object", "jsonb_build_array", "array_to_string", "string_to_array",
         "array_in", "array_out", "record_out", "range_out",
@@ -112,6 +112,11 @@ bool support_check_differential(struct arena *a, const struct catalog *cat,
     for (int i = 0; i < cat->n_functions; i++) {
         const struct cat_function *f = &cat->functions[i];
 
+        /* One row in, many rows out: no key and no weight survives that. */
+        if (f->returns_set)
+            return refuse(refused, REFUSAL_FUNCTION,
+                          arena_printf(a, "the set-returning function %s.%s", f->schema, f->name),
+                          f->name, NULL);
         if (f->volatility != 's' || (f->builtin && stable_is_pinned(f->name)))
             continue;
         return refuse(refused, REFUSAL_FUNCTION,

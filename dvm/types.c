@@ -9,6 +9,7 @@ struct typing {
     struct arena *a;
     struct value_type **all; /* to be completed with facts at the end */
     int n_all, capacity;
+    struct refusal *refused;
     struct err *e;
 };
 
@@ -44,13 +45,45 @@ static void take(struct typing *t, struct value_type *type, const struct db_rows
     (*i)++;
 }
 
+static const struct value_type *known(const struct typing *t, int before, uint32_t oid)
+{
+    for (int i = 0; i < before; i++)
+        if (t->all[i]->oid == oid)
+            return t->all[i];
+    return NULL;
+}
+
+/* Asks for what is not known of the types remembered since from. */
+static bool complete(struct typing *t, int from)
+{
+    int n = 0;
+    uint32_t *oids = arena_new_array(t->a, uint32_t, (size_t)(t->n_all - from));
+    struct type_facts *facts = arena_new_array(t->a, struct type_facts, (size_t)(t->n_all - from));
+
+    for (int i = from; i < t->n_all; i++)
+        if (known(t, i, t->all[i]->oid) == NULL)
+            oids[n++] = t->all[i]->oid;
+    if (n > 0 && !analyze_types(t->db, t->a, oids, n, facts, t->e))
+        return false;
+    n = 0;
+    for (int i = from; i < t->n_all; i++) {
+        const struct value_type *same = known(t, i, t->all[i]->oid);
+
+        t->all[i]->has_equality = same != NULL ? same->has_equality : facts[n].has_equality;
+        t->all[i]->has_hash = same != NULL ? same->has_hash : facts[n].has_hash;
+        t->all[i]->exact = same != NULL ? same->exact : facts[n].exact;
+        n += same == NULL;
+    }
+    return true;
+}
+
 /* SELECT input columns, key expressions, aggregate arguments FROM (input) x. */
 static bool type_keyed(struct typing *t, struct op *op)
 {
     struct text sql;
     struct db_rows columns;
     bool ok;
-    int at = 0;
+    int at = 0, from = t->n_all;
 
     op->input_types = arena_new_array(t->a, struct value_type, (size_t)op->left->n_columns);
     op->key_types = arena_new_array(t->a, struct value_type, (size_t)op->n_exprs);
@@ -83,6 +116,18 @@ static bool type_keyed(struct typing *t, struct op *op)
     for (int i = 0; i < op->n_aggregates; i++)
         if (op->aggregates[i].arg != NULL && op->needed[op->n_exprs + i])
             take(t, &op->aggregate_types[i], &columns, &at);
+    if (!complete(t, from))
+        return false;
+    /* What GROUP BY's key determines is part of our key, and may have no equality at all (json). */
+    for (int i = 0; i < op->n_exprs; i++) {
+        if (op->key_types[i].has_equality)
+            continue;
+        *t->refused = (struct refusal){
+            .kind = REFUSAL_OTHER,
+            .what = "grouping by (or along with) a value whose type has no = of PostgreSQL's own",
+        };
+        return false;
+    }
     return true;
 }
 
@@ -96,32 +141,16 @@ static bool type_op(struct typing *t, struct op *op)
     return (op->kind != OP_GROUP && op->kind != OP_DISTINCT_ON) || type_keyed(t, op);
 }
 
-static bool complete(struct typing *t, int from)
+bool types_fill(struct dvm_db *db, struct arena *a, struct optree *tree, struct refusal *refused,
+                struct err *e)
 {
-    int n = t->n_all - from;
-    uint32_t *oids = arena_new_array(t->a, uint32_t, (size_t)n);
-    struct type_facts *facts = arena_new_array(t->a, struct type_facts, (size_t)n);
-
-    for (int i = 0; i < n; i++)
-        oids[i] = t->all[from + i]->oid;
-    if (n > 0 && !analyze_types(t->db, t->a, oids, n, facts, t->e))
-        return false;
-    for (int i = 0; i < n; i++) {
-        t->all[from + i]->has_equality = facts[i].has_equality;
-        t->all[from + i]->has_hash = facts[i].has_hash;
-    }
-    return true;
-}
-
-bool types_fill(struct dvm_db *db, struct arena *a, struct optree *tree, struct err *e)
-{
-    struct typing t = { .db = db, .a = a, .e = e };
+    struct typing t = { .db = db, .a = a, .refused = refused, .e = e };
     struct db_rows columns;
     struct text sql;
     bool ok;
     int at = 0, before;
 
-    if (!type_op(&t, tree->root) || !complete(&t, 0))
+    if (!type_op(&t, tree->root))
         return false;
     before = t.n_all;
     tree->types = arena_new_array(a, struct value_type, (size_t)tree->root->n_columns);

@@ -9,7 +9,9 @@
 #include "dvm/optree.h"
 #include "dvm/runtime/db.h"
 
-bool types_fill(struct dvm_db *db, struct arena *a, struct optree *tree, struct err *e);
+/* False with *refused when a key has a type that can't be one, else with *e. */
+bool types_fill(struct dvm_db *db, struct arena *a, struct optree *tree, struct refusal *refused,
+                struct err *e);
 
 /* format_type of each. */
 bool types_format(struct dvm_db *db, struct arena *a, const struct value_type *types, int n,

@@ -36,6 +36,12 @@ static bool may_have_changed(const struct delta *d, const struct op *op)
     return may_have_changed(d, op->left) || may_have_changed(d, op->right);
 }
 
+bool delta_rows_have_images(const struct op *op)
+{
+    return op == NULL || (op->kind != OP_GROUP && op->kind != OP_DISTINCT_ON &&
+                          delta_rows_have_images(op->left) && delta_rows_have_images(op->right));
+}
+
 void delta_cte_begin(struct delta *d, const char *name, bool materialized)
 {
     text_printf(&d->with, "%s %s AS %s(", d->with.len == 0 ? "WITH" : ",\n", name,

@@ -53,6 +53,10 @@ const char *delta_of(struct delta *d, const struct op *op);
 void delta_put_new(struct text *out, const struct op *op, const struct op *restricted,
                    const char *keys_cte);
 
+/* Whether op's rows look the same whenever they are evaluated. Groups and DISTINCT ON show one of
+ * several equal values (1.0 and 1.00), and not always the same one. */
+bool delta_rows_have_images(const struct op *op);
+
 /* op's DISTINCT ON over the relation `from`. Ties of ORDER BY are broken by all columns, so that the
  * choice is the same each time. */
 void delta_put_distinct_on(struct text *out, const struct op *op, const char *from);
@@ -82,6 +86,13 @@ void put_needed(struct text *out, const struct op *op, const char *alias, bool c
 void put_aggregate(struct text *out, const struct op_aggregate *g, const char *alias);
 /* A value in a form that can be compared: itself, or its text. */
 void put_comparable(struct text *out, const struct value_type *t, const char *value);
+
+/* Whether equal values of the type look alike. A numeric with a fixed scale does. */
+bool value_is_exact(const struct value_type *t);
+/* A value in a form that tells 1.0 from 1.00. */
+void put_image(struct text *out, const struct value_type *t, const char *value);
+/* For GROUP BY: a value as it looks, hashed or sorted by itself first. */
+void put_image_key(struct text *out, const struct value_type *t, const char *value);
 
 /* How the frontier is compared: the condition for a new buffer row; prefix is "b." or "". */
 void put_frontier(struct text *out, const char *prefix);

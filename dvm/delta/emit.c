@@ -66,7 +66,26 @@ void put_aggregate(struct text *out, const struct op_aggregate *g, const char *a
 
 void put_comparable(struct text *out, const struct value_type *t, const char *value)
 {
-    text_printf(out, t->has_equality ? "%s" : "%s::pg_catalog.text", value);
+    text_printf(out, t->has_equality ? "%s" : "%s::pg_catalog.text COLLATE \"C\"", value);
+}
+
+bool value_is_exact(const struct value_type *t)
+{
+    enum { OID_NUMERIC = 1700 };
+
+    return t->has_equality && (t->exact || (t->oid == OID_NUMERIC && t->typmod >= 0));
+}
+
+void put_image(struct text *out, const struct value_type *t, const char *value)
+{
+    text_printf(out, value_is_exact(t) ? "%s" : "%s::pg_catalog.text COLLATE \"C\"", value);
+}
+
+void put_image_key(struct text *out, const struct value_type *t, const char *value)
+{
+    put_comparable(out, t, value);
+    if (t->has_equality && !value_is_exact(t))
+        text_printf(out, ", %s::pg_catalog.text COLLATE \"C\"", value);
 }
 
 void put_frontier(struct text *out, const char *prefix)

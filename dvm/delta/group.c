@@ -17,6 +17,7 @@ static const char *put_old_rows(struct delta *d, const struct op *op, const char
     const struct op *child = op->left;
     const char *name = arena_printf(d->a, "o%d", op->id);
     const char *changes = delta_of(d, child);
+    bool images = delta_rows_have_images(child);
     bool first = true;
     struct text group;
 
@@ -36,10 +37,10 @@ static const char *put_old_rows(struct delta *d, const struct op *op, const char
                                                     : "(pg_catalog.array_agg(u.c%d))[1] AS c%d, ",
                     i, i);
         text_put(&group, first ? "" : ", ");
-        put_comparable(&group, &op->input_types[i], value);
+        (images ? put_image_key : put_comparable)(&group, &op->input_types[i], value);
         first = false;
     }
-    text_put(&d->with, "pg_catalog.sum(u.w) AS w FROM (SELECT ");
+    text_put(&d->with, "pg_catalog.sum(u.w)::bigint AS w FROM (SELECT ");
     put_needed(&d->with, child, "x", true);
     text_put(&d->with, "1 AS w FROM (");
     delta_put_affected(&d->with, op, keys);

@@ -1,4 +1,6 @@
 /* Operators that apply to a change row by row: scan, filter, projection, UNION ALL. */
+#include <stdio.h>
+
 #include "dvm/delta/delta.h"
 
 /* The captured columns of one transition table or buffer, as c<i>, with their weight. */
@@ -20,17 +22,48 @@ static void put_captured(struct text *out, const struct op *op, const char *weig
     text_printf(out, "%s AS w FROM %s b", weight, from);
 }
 
+/* What came and went between two refreshes is no change: SELECT c<i>.., sum(w) of the buffer's rows. A
+ * value that the definition can't digest (a text that is no number) does no harm once it is gone. */
+static void put_net(struct text *out, const struct op *op, const char *captured)
+{
+    struct text group;
+
+    text_init(&group);
+    text_put(out, "SELECT ");
+    for (int i = 0; i < op->n_columns; i++) {
+        const struct cat_column *c = &op->table->columns[i];
+        struct value_type type = { .has_equality = c->has_equality, .exact = c->exact };
+        char value[32];
+
+        if (!op->needed[i])
+            continue;
+        snprintf(value, sizeof(value), "x.c%d", i);
+        if (type.has_equality)
+            text_printf(out, "%s, ", value);
+        else
+            text_printf(out, "(pg_catalog.array_agg(%s))[1] AS c%d, ", value, i);
+        text_put(&group, group.len > 0 ? ", " : " GROUP BY ");
+        put_image_key(&group, &type, value);
+    }
+    text_printf(out, "pg_catalog.sum(x.w)::bigint AS w FROM (%s) x%s HAVING pg_catalog.sum(x.w) <> 0",
+                captured, group.len > 0 ? group.ptr : "");
+    text_free(&group);
+}
+
 void delta_scan(struct delta *d, const struct op *op, struct text *out)
 {
-    struct text from;
+    struct text from, captured;
 
     text_init(&from);
     switch (d->from) {
     case DELTA_FROM_BUFFER:
         text_printf(&from, "pgtrickle_changes.c_%u", op->table->oid);
-        put_captured(out, op, "b.__pgt_w::integer", from.ptr, true);
-        text_put(out, " WHERE ");
-        put_frontier(out, "b.");
+        text_init(&captured);
+        put_captured(&captured, op, "b.__pgt_w::integer", from.ptr, true);
+        text_put(&captured, " WHERE ");
+        put_frontier(&captured, "b.");
+        put_net(out, op, captured.ptr);
+        text_free(&captured);
         break;
     case DELTA_FROM_INSERT:
         put_captured(out, op, "1", "__pgt_new", false);

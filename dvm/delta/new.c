@@ -20,12 +20,16 @@ static void put_from(struct text *out, const struct op *child, const char *alias
 
 /* ---- restricting to affected keys ---------------------------------------------------------- */
 
+/* As an operand: NOT x IN (…) would be NOT (x IN (…)). */
 static void put_key(struct text *out, const struct op *op, int i, const char *alias)
 {
-    if (op->kind == OP_SCAN)
+    if (op->kind == OP_SCAN) {
         text_printf(out, "%s.c%d", alias, op->key[i]);
-    else
-        put_expr_over(out, op->exprs[i], alias);
+        return;
+    }
+    text_put_char(out, '(');
+    put_expr_over(out, op->exprs[i], alias);
+    text_put_char(out, ')');
 }
 
 /* A plain column that can't be NULL. */

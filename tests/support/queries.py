@@ -74,6 +74,14 @@ CORPUS = {
                  {"parent", "child"}),
     "join over a cascade": ("SELECT child.id, parent.g, child.v FROM child JOIN parent ON parent.id = parent_id",
                             {"parent", "child"}),
+    "group by a condition": ("SELECT NOT (v > 1) AS small, max(v) AS top FROM t1 GROUP BY NOT (v > 1)", {"t1"}),
+    "group by two conditions": ("SELECT v > 1 AS big, h IS NULL AS bare, min(w) AS lo FROM t1"
+                                " GROUP BY v > 1, h IS NULL", {"t1"}),
+    "distinct on expressions": ("SELECT DISTINCT ON (upper(h), v + 1) upper(h) AS u, v + 1 AS w, id FROM t1"
+                                " ORDER BY v + 1, upper(h) DESC, id", {"t1"}),
+    "concatenation": ("SELECT id, g || '/' || h AS path FROM t1", {"t1"}),
+    "texts made of numbers": ("SELECT w::text AS w, count(*) AS n FROM t1 GROUP BY w::text", {"t1"}),
+    "quotient of a sum": ("SELECT g, sum(v * w) / 3 AS third, round(sum(w), 1) AS r FROM t1 GROUP BY g", {"t1"}),
     "key of two columns": ("SELECT p.a, p.b, p.v, dim.name FROM pairs p JOIN dim ON dim.g = p.b",
                            {"pairs", "dim"}),
     "full row equality": ("SELECT v, w, f, d FROM t1 WHERE g = 1", {"t1"}),
