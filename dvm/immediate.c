@@ -156,27 +156,31 @@ static void put_key_names(struct planner *p, struct text *t)
         text_printf(t, "%so.c%d", i > 0 ? ", " : "", p->key[i]);
 }
 
+/* What is added to a stored group. */
+enum addend { ADD_NOTHING, ADD_EXCLUDED, ADD_CHANGE };
+
 /* "COALESCE(st.x, 0) + COALESCE(new.x, 0) AS s0, …" */
-static void put_merged_states(struct planner *p, struct text *t, bool excluded)
+static void put_merged_states(struct planner *p, struct text *t, enum addend addend)
 {
     for (int i = 0; i < p->n_states; i++) {
         const struct state *s = &p->states[i];
 
         text_put(t, i > 0 ? ", COALESCE(st." : "COALESCE(st.");
         text_put_ident(t, p->columns[s->column].name);
-        text_put(t, ", 0) + COALESCE(");
-        if (excluded) {
-            text_put(t, "EXCLUDED.");
+        text_put(t, ", 0)");
+        if (addend == ADD_EXCLUDED) {
+            text_put(t, " + COALESCE(EXCLUDED.");
             text_put_ident(t, p->columns[s->column].name);
-        } else {
-            text_printf(t, "o.c%d", s->column);
+            text_put(t, ", 0)");
+        } else if (addend == ADD_CHANGE) {
+            text_printf(t, " + COALESCE(o.c%d, 0)", s->column);
         }
-        text_printf(t, ", 0) AS s%d", i);
+        text_printf(t, " AS s%d", i);
     }
 }
 
 /* SET (every column but the key) = (SELECT … from the merged states). */
-static void put_set(struct planner *p, struct text *t, bool excluded)
+static void put_set(struct planner *p, struct text *t, enum addend addend)
 {
     struct text base, columns, values, outputs;
     bool first = true;
@@ -187,11 +191,11 @@ static void put_set(struct planner *p, struct text *t, bool excluded)
     text_init(&outputs);
     text_put(&base, "(SELECT ");
     for (int i = 0; i < p->n_key; i++) {
-        text_put(&base, "EXCLUDED.");
+        text_put(&base, addend == ADD_EXCLUDED ? "EXCLUDED." : "st.");
         text_put_ident(&base, p->columns[p->key[i]].name);
         text_printf(&base, " AS k%d, ", i);
     }
-    put_merged_states(p, &base, excluded);
+    put_merged_states(p, &base, addend);
     text_put(&base, ")");
     plan_put_outputs(p, base.ptr, false, &outputs);
     for (int i = 0; i < p->n_columns; i++) {
@@ -303,8 +307,54 @@ static void put_group_upsert(struct planner *p, struct text *t, enum delta_from 
     if (all_shown_plain(p))
         put_plain_set(p, t, p->n_key > 0);
     else
-        put_set(p, t, p->n_key > 0);
+        put_set(p, t, p->n_key > 0 ? ADD_EXCLUDED : ADD_CHANGE);
     text_put(t, p->n_key == 0 ? " FROM o;\n" : ";\n");
+}
+
+/* The keys of the groups that rows came to (or left), k0.. as alias k. */
+static void put_touched_keys(struct planner *p, struct text *t, struct delta *d, bool came)
+{
+    const struct op *g = p->group;
+
+    text_put(t, "(SELECT DISTINCT ");
+    for (int i = 0; i < g->n_exprs; i++) {
+        text_put(t, i > 0 ? ", " : "");
+        put_expr_over(t, g->exprs[i], "x");
+        text_printf(t, " AS k%d", i);
+    }
+    text_printf(t, " FROM %s x WHERE x.w %s 0) k", delta_of(d, g->left), came ? ">" : "<");
+}
+
+/* A new group was inserted with its sums alone: what is computed from them comes now, when they are
+ * known to be all of the group's. */
+static void put_group_computed(struct planner *p, struct text *t, enum delta_from from)
+{
+    const char *separator = "";
+    struct delta d;
+
+    if (from == DELTA_FROM_DELETE || p->n_key == 0 || !plan_computes(p))
+        return;
+    delta_init(&d, p->a, p->tree, from, 1, p->def->pgt_id);
+    delta_of(&d, p->group->left);
+    text_printf(t, "    %s\n    UPDATE ", d.with.ptr);
+    plan_put_target(p, t);
+    text_put(t, " st ");
+    put_set(p, t, ADD_NOTHING);
+    text_put(t, " FROM ");
+    put_touched_keys(p, t, &d, true);
+    text_put(t, " WHERE ");
+    plan_put_key_match(p, t, "k", "k");
+    text_put(t, " AND (");
+    for (int i = 0; i < p->tree->n_outputs; i++) {
+        if (!plan_is_computed(p, i))
+            continue;
+        text_printf(t, "%sst.", separator);
+        text_put_ident(t, p->columns[i].name);
+        text_put(t, " IS NULL");
+        separator = " OR ";
+    }
+    text_put(t, ");\n");
+    text_free(&d.with);
 }
 
 /* A NaN or an infinity was taken out of a sum: these groups are summed anew, under the row locks that
@@ -393,13 +443,9 @@ static void put_group_cleanup(struct planner *p, struct text *t, enum delta_from
     delta_of(&d, g->left);
     text_printf(t, "    %s\n    DELETE FROM ", d.with.ptr);
     plan_put_target(p, t);
-    text_put(t, " st USING (SELECT DISTINCT ");
-    for (int i = 0; i < g->n_exprs; i++) {
-        text_put(t, i > 0 ? ", " : "");
-        put_expr_over(t, g->exprs[i], "x");
-        text_printf(t, " AS k%d", i);
-    }
-    text_printf(t, " FROM %s x WHERE x.w < 0) k WHERE st.", delta_of(&d, g->left));
+    text_put(t, " st USING ");
+    put_touched_keys(p, t, &d, false);
+    text_put(t, " WHERE st.");
     text_put_ident(t, p->columns[p->states[0].column].name);
     text_put(t, " = 0 AND ");
     plan_put_key_match(p, t, "k", "k");
@@ -424,6 +470,7 @@ static void put_independent(struct output *o)
         put_guard(p, &t, source->oid);
         if (p->strategy == STRATEGY_ALGEBRAIC) {
             put_group_upsert(p, &t, ev->from);
+            put_group_computed(p, &t, ev->from);
             put_group_repair(p, &t, ev->from);
             put_group_cleanup(p, &t, ev->from);
         } else {

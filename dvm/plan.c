@@ -679,10 +679,37 @@ void plan_put_value(struct planner *p, struct text *out, int i, const char *alia
                     count, alias, sum, alias, count);
 }
 
-static void put_projections(struct planner *p, struct text *out, const struct op *op,
-                            const char *base)
+/* Whether column i of op is computed from aggregates. */
+static bool is_computed(const struct planner *p, const struct op *op, int i, bool computed)
 {
-    bool first = true;
+    if (op == p->group)
+        return computed && i >= op->n_exprs;
+    computed = computed || expr_plain_column(op->exprs[i]) < 0;
+    for (int h = 0; h < op->exprs[i]->n_holes; h++)
+        if (is_computed(p, op->left, op->exprs[i]->holes[h].column, computed))
+            return true;
+    return false;
+}
+
+bool plan_is_computed(const struct planner *p, int i)
+{
+    return is_computed(p, p->tree->root, i, false);
+}
+
+bool plan_computes(const struct planner *p)
+{
+    for (int i = 0; i < p->tree->n_outputs; i++)
+        if (plan_is_computed(p, i))
+            return true;
+    return false;
+}
+
+/* What is computed from aggregates may fail where there are no rows (100 / count(*)), or where the numbers
+ * are only a change. */
+static void put_projections(struct planner *p, struct text *out, const struct op *op,
+                            const char *base, bool is_change)
+{
+    bool first = true, guarded;
 
     if (op == p->group) {
         text_put(out, "SELECT ");
@@ -704,15 +731,19 @@ static void put_projections(struct planner *p, struct text *out, const struct op
     for (int i = 0; i < op->n_columns; i++) {
         if (!op->needed[i])
             continue;
+        guarded = (is_change || p->n_key > 0) && expr_plain_column(op->exprs[i]) < 0 &&
+                  is_computed(p, op, i, false);
         text_put(out, first ? "" : ", ");
+        if (guarded)
+            text_printf(out, "CASE WHEN %s THEN (", is_change ? "false" : "x.s0 <> 0");
         put_expr_over(out, op->exprs[i], "x");
-        text_printf(out, " AS c%d", i);
+        text_printf(out, "%s AS c%d", guarded ? ") END" : "", i);
         first = false;
     }
     for (int i = 0; i < p->n_states; i++)
         text_printf(out, "%sx.s%d", first && i == 0 ? "" : ", ", i);
     text_put(out, " FROM (");
-    put_projections(p, out, op->left, base);
+    put_projections(p, out, op->left, base, is_change);
     text_put(out, ") x");
 }
 
@@ -742,7 +773,7 @@ void plan_put_outputs(struct planner *p, const char *base, bool is_change, struc
         if (p->states[i].column >= n)
             text_printf(out, "y.s%d AS c%d, ", i, p->states[i].column);
     text_put(out, "y.s0 AS n FROM (");
-    put_projections(p, out, p->tree->root, base);
+    put_projections(p, out, p->tree->root, base, is_change);
     text_put(out, ") y");
 }
 

@@ -83,8 +83,12 @@ bool plan_has_inexact_state(const struct planner *p);
 /* SELECT k0.., n, s1.. of the change of each group, from the change of the group's input. */
 void plan_put_group_changes(struct planner *p, struct delta *d, struct text *out);
 /* SELECT c0.. (all columns of the stream table) and n from base, which has k0.., s0... When base is a
- * change and not a state, a column that stores a sum gets the sum's change, NULL only for none. */
+ * change and not a state, a column that stores a sum gets the sum's change, NULL only for none, and
+ * what is computed from aggregates is NULL. */
 void plan_put_outputs(struct planner *p, const char *base, bool is_change, struct text *out);
+/* Whether the definition's column i is computed from aggregates; whether any is. */
+bool plan_is_computed(const struct planner *p, int i);
+bool plan_computes(const struct planner *p);
 /* SELECT k0.., s0.. of whole groups; keys: the CTE of the affected ones, NULL for all. */
 void plan_put_group_states(struct planner *p, struct text *out, const char *keys);
 /* The value of the i-th aggregate, from alias.s<n>. */

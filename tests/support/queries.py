@@ -40,6 +40,7 @@ CORPUS = {
                             " GROUP BY 1, 2", {"t1"}),
     "expression over aggregates": ("SELECT g, coalesce(sum(w), 0) / (count(*) + 1) AS x FROM t1 GROUP BY g",
                                    {"t1"}),
+    "divided by a count": ("SELECT g, 100 / count(*) AS share, sum(v) / count(*) AS mean FROM t1 GROUP BY g", {"t1"}),
     "global": ("SELECT count(*) AS n, sum(v) AS s, avg(v) AS a FROM t1", {"t1"}),
     "global min max": ("SELECT min(v) AS lo, max(h) AS hi FROM t1 WHERE g > 0", {"t1"}),
     "global with having": ("SELECT count(*) AS n FROM t3 HAVING count(*) > 3", {"t3"}),
