@@ -24,7 +24,6 @@ def pgbench(connect, *args):
     return done.stdout
 
 
-@smoke
 def test_pgbench(world):
     """TPC-B in the three protocols, with stream tables over pgbench_accounts."""
     views = {

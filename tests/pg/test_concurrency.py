@@ -11,7 +11,6 @@ import time
 import psycopg
 
 from tests.support import pg
-from tests.support.harness import smoke
 
 N_WRITERS = 16
 
@@ -160,7 +159,6 @@ def snapshot(conn):
         raise
 
 
-@smoke
 def test_writers_against_refreshes(world):
     """At every refresh each stream table is its query in the refresher's own snapshot."""
     n = 0

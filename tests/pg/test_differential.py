@@ -220,7 +220,6 @@ def check(runner, case, world, replay):
         raise pg.Failure(runner.explain(case, world, replay)) from None
 
 
-@smoke
 def test_corpus(world):
     """Every form, in both modes, must be accepted and stay right."""
     wrong = []

@@ -41,6 +41,8 @@ CORPUS = {
     "expression over aggregates": ("SELECT g, coalesce(sum(w), 0) / (count(*) + 1) AS x FROM t1 GROUP BY g",
                                    {"t1"}),
     "divided by a count": ("SELECT g, 100 / count(*) AS share, sum(v) / count(*) AS mean FROM t1 GROUP BY g", {"t1"}),
+    "division by a count": ("SELECT g, h, sum(v) / count(*) AS mean, 6 / count(*) AS share FROM t1 GROUP BY g, h",
+                            {"t1"}),
     "global": ("SELECT count(*) AS n, sum(v) AS s, avg(v) AS a FROM t1", {"t1"}),
     "global min max": ("SELECT min(v) AS lo, max(h) AS hi FROM t1 WHERE g > 0", {"t1"}),
     "global with having": ("SELECT count(*) AS n FROM t3 HAVING count(*) > 3", {"t3"}),
@@ -199,8 +201,10 @@ class Generator:
         return (", ".join(f"{text} AS {name}" for name, text, _ in named),
                 [(name, kind) for name, _, kind in named])
 
-    def aggregate(self, scope):
+    def aggregate(self, scope, grouped=False):
         numeric = self.of(scope, {"int", "num", "float"})
+        if grouped and numeric and self.chance(0.1):  # a group has rows: no division by zero
+            return f"(coalesce(sum({self.rng.choice(numeric)}), 0) / count(*))", "num"
         form = self.rng.random()
         if form < 0.25 or not numeric:
             text, kind = "count(*)", "int"
@@ -252,11 +256,12 @@ class Generator:
             order = ", ".join([k for k, _ in keys]
                               + [c + self.rng.choice(["", " DESC", " NULLS FIRST"]) for c, _ in rest])
             return f"SELECT DISTINCT ON ({on}) {listed} FROM {text}{where} ORDER BY {order}", out
-        aggregates = [self.aggregate(scope) for _ in range(self.rng.randint(1, 3))]
+        grouped = form >= 0.5
+        aggregates = [self.aggregate(scope, grouped) for _ in range(self.rng.randint(1, 3))]
         having = ""
         if self.chance(0.25):
             having = f" HAVING {self.rng.choice(['count(*) > 1', 'count(*) % 2 = 0'])}"
-        if form < 0.5:
+        if not grouped:
             listed, out = self.outputs(aggregates)
             return f"SELECT {listed} FROM {text}{where}{having}", out
         keys = [self.scalar(scope) for _ in range(self.rng.choice([1, 1, 2]))]
