@@ -142,37 +142,41 @@ static struct expr *column_expr(struct builder *b, int column)
     return e;
 }
 
-/* a AND b; either may be NULL. */
-static struct expr *expr_and(struct builder *b, struct expr *x, struct expr *y)
+/* (a) AND (b) AND …, flat however many: PostgreSQL's parser bounds nesting. NULL for none. */
+static struct expr *expr_all(struct builder *b, struct expr *const *parts, int n)
 {
     struct expr *e;
     struct text t;
-    const char *at;
+    int n_holes = 0, before = 0;
 
-    if (x == NULL || y == NULL)
-        return x != NULL ? x : y;
+    if (n <= 1)
+        return n == 1 ? parts[0] : NULL;
+    for (int i = 0; i < n; i++)
+        n_holes += parts[i]->n_holes;
     e = arena_new(b->a, struct expr);
-    e->uses_time = x->uses_time || y->uses_time;
-    e->n_holes = x->n_holes + y->n_holes;
-    e->holes = arena_new_array(b->a, struct expr_hole, (size_t)e->n_holes);
-    if (x->n_holes > 0)
-        memcpy(e->holes, x->holes, sizeof(*e->holes) * (size_t)x->n_holes);
-    if (y->n_holes > 0)
-        memcpy(e->holes + x->n_holes, y->holes, sizeof(*e->holes) * (size_t)y->n_holes);
+    e->n_holes = n_holes;
+    e->holes = arena_new_array(b->a, struct expr_hole, (size_t)n_holes);
     text_init(&t);
-    text_printf(&t, "(%s) AND (", x->text);
-    for (at = y->text; *at != '\0';) {
-        if (strncmp(at, "__pgth", 6) == 0) {
-            char *end;
-            long n = strtol(at + 6, &end, 10);
+    for (int i = 0; i < n; i++) {
+        const struct expr *part = parts[i];
 
-            text_printf(&t, "__pgth%ldx", n + x->n_holes);
+        e->uses_time = e->uses_time || part->uses_time;
+        if (part->n_holes > 0)
+            memcpy(e->holes + before, part->holes, sizeof(*e->holes) * (size_t)part->n_holes);
+        text_put(&t, i > 0 ? " AND (" : "(");
+        for (const char *at = part->text; *at != '\0';) {
+            char *end;
+
+            if (strncmp(at, "__pgth", 6) != 0) {
+                text_put_char(&t, *at++);
+                continue;
+            }
+            text_printf(&t, "__pgth%ldx", strtol(at + 6, &end, 10) + before);
             at = end + 1;
-        } else {
-            text_put_char(&t, *at++);
         }
+        text_put_char(&t, ')');
+        before += part->n_holes;
     }
-    text_put_char(&t, ')');
     e->text = arena_strdup(b->a, t.ptr);
     text_free(&t);
     return e;
@@ -276,8 +280,7 @@ static struct op *new_join(struct builder *b, enum op_kind kind, struct op *l, s
 
     op->left = l;
     op->right = r;
-    for (int i = 0; i < n; i++)
-        op->predicate = expr_and(b, op->predicate, conjuncts[i]);
+    op->predicate = expr_all(b, conjuncts, n);
     memcpy(op->columns, l->columns, sizeof(*op->columns) * (size_t)nl);
     for (int i = 0; i < r->n_columns; i++) {
         op->columns[nl + i] = r->columns[i];
@@ -536,19 +539,21 @@ static struct op *build_from_where(struct builder *b, const struct query *q, str
         return NULL;
     for (int i = 0; i < q->n_from; i++) {
         struct expr **here = arena_new_array(b->a, struct expr *, (size_t)n_plain);
-        int n_here = 0;
+        struct expr **own = arena_new_array(b->a, struct expr *, (size_t)n_plain);
+        int n_here = 0, n_own = 0;
 
         for (int c = 0; c < n_plain; c++) {
             if (plain[c] == NULL)
                 continue;
             if (within(plain[c], start[i], start[i + 1]))
-                items[i] = new_filter(b, items[i], shifted(b, plain[c], -start[i]));
+                own[n_own++] = shifted(b, plain[c], -start[i]);
             else if (i > 0 && within(plain[c], 0, start[i + 1]))
                 here[n_here++] = plain[c];
             else
                 continue;
             plain[c] = NULL;
         }
+        items[i] = new_filter(b, items[i], expr_all(b, own, n_own));
         op = op == NULL ? items[i] : new_join(b, OP_JOIN, op, items[i], here, n_here);
     }
     for (int i = 0; i < n_timed; i++)
@@ -705,8 +710,7 @@ static struct op *build_select(struct builder *b, const struct query *q)
         names = NULL;
         if (!split_conjuncts(b, q->having, NULL, q->n_groups, &plain, &n_plain, &timed, &n_timed))
             return NULL;
-        for (int i = 0; i < n_plain; i++)
-            op = new_filter(b, op, plain[i]);
+        op = new_filter(b, op, expr_all(b, plain, n_plain));
         for (int i = 0; i < n_timed; i++)
             op = new_filter(b, op, timed[i]);
     }
