@@ -966,7 +966,7 @@ void lend_end_block(struct lend_job *job)
     wire_encode_sync(&l.db.out);
     run_to_ready(&l);
     l.quiet = false;
-    l.own_block = l.db.status != STATUS_IDLE;
+    l.own_block = job->opened_block && l.db.status != STATUS_IDLE;
     l.failed = l.failed || job->failed || l.db.status == STATUS_FAILED;
     close_block(&l);
     job->opened_block = false;

@@ -195,8 +195,11 @@ static void run(struct lending *l)
     s->lent = true;
     l->lend.in_block = s->tx_status != STATUS_IDLE;
     l->lend.in_failed_block = s->tx_status == STATUS_FAILED;
-    if (l->ends_block)
+    if (l->ends_block) {
         l->lend.failed = l->lend.failed || s->tx_status == STATUS_FAILED;
+        /* A BEGIN or COMMIT of the client's that was under way made it another's, or ended it. */
+        l->lend.opened_block = c->lend_block;
+    }
     l->lend.fd = w->ops->lend(w->io, &s->conn);
     client_update_timer(c);
     w->ops->job_start(w->io, &l->job);

@@ -528,10 +528,16 @@ static void forget_statements(struct server *s)
     s->client->statements = kept;
 }
 
-/* The tag tells when the session forgot its statements. */
+/* The tag tells when the session forgot its statements, and when the client took over (BEGIN) or ended
+ * (COMMIT) the block that a job opened around its pipeline. */
 static void on_command_complete(struct server *s, struct str body)
 {
     struct str tag = { body.ptr, body.len > 0 ? body.len - 1 : 0 };
+
+    if (s->client != NULL && s->client->lend_block &&
+        (str_equal(tag, STR("BEGIN")) || str_equal(tag, STR("START TRANSACTION")) ||
+         str_equal(tag, STR("COMMIT"))))
+        s->client->lend_block = false;
 
     if (str_equal(tag, STR("DISCARD ALL")) || str_equal(tag, STR("DEALLOCATE ALL")))
         forget_statements(s);

@@ -196,3 +196,22 @@ def test_a_failed_transaction_stays_failed(world):
                 raise pg.Failure(f"{text}: {said}")
         if a.query("ROLLBACK")[0] != [("COMMAND_OK", b"ROLLBACK", []), "IDLE"]:
             raise pg.Failure("ROLLBACK")
+
+
+def test_a_client_s_begin_takes_the_block_over(world):
+    """BEGIN, COMMIT behind a statement that we opened a block for: what follows is as without us."""
+    pipelines = [
+        [f"{MARK} INSERT INTO t VALUES (1)", "BEGIN", "INSERT INTO t VALUES (2)", None],
+        [f"{MARK} INSERT INTO t VALUES (3)", "START TRANSACTION", None, "INSERT INTO t VALUES (4)", None],
+        [f"{MARK} INSERT INTO t VALUES (5)", "COMMIT", "INSERT INTO t VALUES (6)", None],
+        [f"{MARK} INSERT INTO t VALUES (7)", "COMMIT", "SELECT 1/0", None],
+        [f"{MARK} INSERT INTO t VALUES (8)", None, "BEGIN", None],
+    ]
+    with world.database("transaction") as connect, world.database("transaction") as other:
+        proxied, straight = connect(), other.direct()
+        for conn in (proxied, straight):
+            conn.execute(SETUP)
+        a, b = Side(proxied), Side(straight)
+        for texts in pipelines:
+            compare(world, texts, a.pipeline(texts)[0], b.pipeline(texts)[0])
+            compare_tables(world, texts, a, b)
