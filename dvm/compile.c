@@ -115,7 +115,8 @@ static bool decide(struct compilation *c)
     struct refusal r = { 0 };
     const struct cat_function *v = support_find_volatile(&c->cat);
 
-    if (!support_check_any(c->a, &c->cat, &r))
+    if (!support_check_any(c->a, &c->cat, &r) ||
+        !sql_equality_is_certain(c->a, &c->cat, c->cat.canonical, &r))
         return refuse_any(c, &r);
     if (c->d->mode == DVM_FULL) {
         if (v != NULL)

@@ -412,6 +412,18 @@ static bool means_equality(const Node *node)
     }
 }
 
+static bool find_equality(void *arg, Node *node)
+{
+    bool *found = arg;
+
+    if (node->node_case == PG_QUERY__NODE__NODE__NOT_SET)
+        return true;
+    *found = *found || means_equality(node) ||
+             (node->node_case == PG_QUERY__NODE__NODE_JOIN_EXPR &&
+              node->join_expr->n_using_clause > 0);
+    return *found || each_child((ProtobufCMessage *)node->column_ref, find_equality, found);
+}
+
 #define UNCERTAIN_EQUALITY "CASE x WHEN, NULLIF, IS DISTINCT FROM or USING with operators of an extension"
 
 static bool has_column(void *arg, Node *node)
@@ -1025,6 +1037,27 @@ struct query *sql_parse(struct arena *a, const struct catalog *cat, const char *
     if (q->kind != QUERY_SELECT || q->n_from != 1 || q->from[0]->kind != FROM_SUBQUERY)
         return refuse(&p, REFUSAL_OTHER, "this query", NULL);
     return q->from[0]->subquery;
+}
+
+bool sql_equality_is_certain(struct arena *a, const struct catalog *cat, const char *canonical,
+                             struct refusal *refused)
+{
+    struct parser p;
+    PgQuery__ParseResult *tree;
+    bool found = false;
+
+    *refused = (struct refusal){ 0 };
+    parser_init(&p, a, cat, refused);
+    if (equality_is_certain(cat))
+        return true;
+    tree = strlen(canonical) <= CANONICAL_MAX ? parse_text(&p, canonical) : NULL;
+    for (size_t i = 0; tree != NULL && i < tree->n_stmts; i++)
+        find_equality(&found, tree->stmts[i]->stmt);
+    if (tree != NULL && !found)
+        return true;
+    refuse(&p, REFUSAL_OTHER, UNCERTAIN_EQUALITY, NULL);
+    refused->hint = "Write x = y in its place, as in CASE WHEN x = y THEN … and JOIN … ON.";
+    return false;
 }
 
 /* ---- the user's own text ------------------------------------------------------------------- */

@@ -51,6 +51,11 @@ struct refusal {
 struct query *sql_parse(struct arena *a, const struct catalog *cat, const char *canonical,
                         struct refusal *refused);
 
+/* False and *refused when the canonical text, read with another search path than the user's, would
+ * take another = than the definition's: what a stream table of any mode reads it with. */
+bool sql_equality_is_certain(struct arena *a, const struct catalog *cat, const char *canonical,
+                             struct refusal *refused);
+
 /* Where in the user's text the refused thing stands: 1-based characters, 0 when not found. */
 int sql_locate(const char *user_query, const struct refusal *refused);
 
