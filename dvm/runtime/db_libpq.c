@@ -322,12 +322,12 @@ static bool connect_polling(struct db_libpq *c, struct err *e)
 }
 
 /* By SET and not as start-up options: a pooler between us and the server refuses those. */
-static const char session_setup[] =
-    "SET application_name = 'pgtrickle'; SET statement_timeout = 0; SET lock_timeout = 0; "
-    "SET idle_in_transaction_session_timeout = 0; SET search_path = pg_catalog, pg_temp; "
-    "SET standard_conforming_strings = on; SET client_min_messages = notice; "
-    "SET default_transaction_isolation = 'read committed'; "
-    "SET default_transaction_read_only = off; SET default_transaction_deferrable = off";
+#define SESSION_SETUP                                                                              \
+    "SET application_name = 'pgtrickle'; SET statement_timeout = 0; SET lock_timeout = 0; "        \
+    "SET idle_in_transaction_session_timeout = 0; SET search_path = pg_catalog, pg_temp; "         \
+    "SET standard_conforming_strings = on; SET client_min_messages = notice; "                     \
+    "SET default_transaction_isolation = 'read committed'; "                                       \
+    "SET default_transaction_read_only = off; SET default_transaction_deferrable = off"
 
 struct db_libpq *db_libpq_open(const char *conninfo, int stop_fd, struct err *e)
 {
@@ -361,12 +361,21 @@ struct db_libpq *db_libpq_open(const char *conninfo, int stop_fd, struct err *e)
         goto fail;
     }
     c->db.server_version = PQserverVersion(c->conn);
-    if (!db_libpq_script(c, session_setup, e))
+    if (!db_libpq_script(c, SESSION_SETUP, e))
         goto fail;
     return c;
 fail:
     db_libpq_close(c);
     return NULL;
+}
+
+bool db_libpq_clean(struct db_libpq *c, struct err *e)
+{
+    return db_libpq_script(c,
+                           "RESET ALL; RESET SESSION AUTHORIZATION; CLOSE ALL; UNLISTEN *; "
+                           "DEALLOCATE ALL; SELECT pg_catalog.pg_advisory_unlock_all(); "
+                           "DISCARD TEMP; " SESSION_SETUP,
+                           e);
 }
 
 void db_libpq_close(struct db_libpq *c)

@@ -29,6 +29,11 @@ typedef void db_notice_fn(void *arg, const char *severity, const char *sqlstate,
  * stop_fd: readable when the process wants its threads back (an eventfd); -1: never.
  * NULL and *e on failure. */
 struct db_libpq *db_libpq_open(const char *conninfo, int stop_fd, struct err *e);
+
+/* Throws away whatever the code of users has left in the session, outside of a transaction:
+ * settings, cursors, advisory locks, temporary tables. Plans stay: they are ours, and dear. */
+bool db_libpq_clean(struct db_libpq *c, struct err *e);
+
 void db_libpq_close(struct db_libpq *c); /* NULL is fine */
 
 /* The interface; lives as long as c. */

@@ -68,6 +68,7 @@ struct completion {
     const char *search_path; /* the session's, to be put back, as the next two */
     const char *role;
     const char *settings;
+    const char *login;  /* the session's own role */
     const char *caller; /* the role that asked; may act as the owner of what it alters */
     const char *owner;  /* the role that DDL and the fill run as */
 };
@@ -256,13 +257,14 @@ static bool remember_session(struct completion *c)
                   "SELECT pg_catalog.current_setting('search_path'), "
                   "pg_catalog.current_setting('role'), "
                   "pg_catalog.current_setting('transaction_isolation'), "
-                  "pgtrickle._pinned_settings()::text, current_user"))
+                  "pgtrickle._pinned_settings()::text, current_user, session_user"))
         return false;
     c->search_path = db_cell(&rows, 0, 0);
     c->role = db_cell(&rows, 0, 1);
     isolation = db_cell(&rows, 0, 2);
     c->settings = db_cell(&rows, 0, 3);
     c->caller = c->owner = db_cell(&rows, 0, 4);
+    c->login = db_cell(&rows, 0, 5);
     c->old_snapshot =
         strcmp(isolation, "repeatable read") == 0 || strcmp(isolation, "serializable") == 0;
     return true;
@@ -289,7 +291,12 @@ static bool enter_session(struct completion *c, const struct request *q)
 
 static bool leave_session(struct completion *c)
 {
-    return pin_settings(c, c->settings) && set_local(c, "search_path", c->search_path) &&
+    bool foreign = strcmp(c->login, c->owner) != 0;
+
+    /* The runner leaves its own path behind in a session of another role. */
+    return pin_settings(c, c->settings) &&
+           db_exec(c->db, c->e, "SELECT pg_catalog.set_config('search_path', %s, %s)",
+                   lit(c->a, c->search_path), foreign ? "false" : "true") &&
            set_local(c, "role", c->role);
 }
 
@@ -411,8 +418,8 @@ static int64_t now_us(void)
 
 /* Own seq and xid are drawn before the statement that evaluates: rows that this transaction writes
  * later count next time. */
-static bool fill(struct completion *c, const char *pgt_id, const char *fill_sql,
-                 const char *initiated_by, const char *reason)
+static bool fill(struct completion *c, const char *pgt_id, const char *initiated_by,
+                 const char *reason)
 {
     struct db_rows drawn, row;
     struct text args;
@@ -426,7 +433,14 @@ static bool fill(struct completion *c, const char *pgt_id, const char *fill_sql,
                   "pg_catalog.to_jsonb(pg_catalog.clock_timestamp())"))
         return false;
     started = now_us();
-    if (!db_query(c->db, c->a, &row, c->e, "%s", fill_sql))
+    /* Not by SET ROLE: what a definition calls could undo that. */
+    if (!db_query(c->db, c->a, &row, c->e,
+                  "SELECT r.inserted, r.updated, r.deleted, r.delta_rows, r.snapshot "
+                  "FROM pg_catalog.jsonb_to_record("
+                  "pgtrickle._do('run', '{\"pgt_id\": %s, \"what\": \"fill\"}')) "
+                  "AS r(inserted bigint, updated bigint, deleted bigint, delta_rows bigint, "
+                  "snapshot text)",
+                  pgt_id))
         return false;
     if (row.n_rows != 1 || row.n_columns < 5)
         return err_set(c->e, ERR_BUG, "XX000", "the fill of a stream table answered no row");
@@ -497,7 +511,8 @@ static void tell_about_plan(const struct completion *c, const struct dvm_definit
  * without running a thing. */
 static bool check_readable(struct completion *c, const struct dvm_plan *p, const char *grant)
 {
-    if (db_exec(c->db, c->e, "EXPLAIN %s", p->canonical_query))
+    /* Planning runs IMMUTABLE functions. There the fill asks, as the owner and nobody else. */
+    if (strcmp(c->login, c->owner) != 0 || db_exec(c->db, c->e, "EXPLAIN %s", p->canonical_query))
         return true;
     return fail_in_our_sql(c, grant);
 }
@@ -531,7 +546,7 @@ static bool bring_to_life(struct completion *c, const struct request *q, const c
            call(c, "register", register_args(c, q, relid, def, p), &registered) &&
            become(c, c->owner) && install_capture(c, registered) &&
            run_all(c, p->immediate_sql, p->n_immediate_sql) &&
-           (!initialize || fill(c, pgt_id, p->fill_sql, initiated_by, reason));
+           (!initialize || fill(c, pgt_id, initiated_by, reason));
 }
 
 static bool relid_of(struct completion *c, const char *schema, const char *name, const char **relid)
@@ -811,7 +826,8 @@ static bool reuse_table(struct completion *c, const struct existing *x,
                     "SELECT COALESCE(pg_catalog.array_agg(indexrelid)::text, '{}') "
                     "FROM pg_catalog.pg_index WHERE indrelid = %s::oid",
                     x->relid) &&
-           db_exec(c->db, c->e, "DELETE FROM %s", qualified(c->a, x->schema, x->name)) &&
+           call(c, "run", arena_printf(c->a, "{\"pgt_id\":%s,\"what\":\"empty\"}", x->pgt_id),
+                NULL) &&
            change_hidden(c, x, columns, p) && run_all(c, p->create_sql + 1, p->n_create_sql - 1) &&
            mark_indexes(c, x->relid, db_cell(&theirs, 0, 0));
 }
@@ -844,8 +860,8 @@ static bool redefine(struct completion *c, const struct request *q, const struct
     return true;
 }
 
-/* The names that its columns have, which may be other than the query's own; none when the query has
- * another number of columns by now (a star). */
+/* The names that it was created with; none when the query has another number of columns by now (a
+ * star). */
 static bool keep_names(struct completion *c, const struct existing *x, struct dvm_definition *def)
 {
     struct db_rows names, described;

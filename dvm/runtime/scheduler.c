@@ -239,11 +239,21 @@ static void idle_close(struct idle_connection *dead)
     }
 }
 
+/* False: the connection must not be used again. */
+static bool clean(struct db_libpq *c)
+{
+    struct err ignored = { 0 };
+    bool ok = db_libpq_clean(c, &ignored);
+
+    err_clear(&ignored);
+    return ok;
+}
+
 static void idle_give(struct scheduler *s, struct db_libpq *c, const char *conninfo)
 {
     struct idle_connection *idle, *dead;
 
-    if (!db_libpq_is_usable(c) || db_libpq_in_transaction(c)) {
+    if (!db_libpq_is_usable(c) || db_libpq_in_transaction(c) || !clean(c)) {
         db_libpq_close(c);
         return;
     }
@@ -266,6 +276,16 @@ static void rollback(struct db_libpq *c)
     if (db_libpq_is_usable(c) && db_libpq_in_transaction(c))
         db_exec(db_libpq_db(c), &ignored, "ROLLBACK");
     err_clear(&ignored);
+}
+
+/* Of a transaction in which code of users ran: none of it may be left to run at COMMIT, as us. See
+ * dvm/sql/35_runner.sql. */
+static bool commit(struct db_libpq *c, struct err *e)
+{
+    struct dvm_db *db = db_libpq_db(c);
+
+    return db_exec(db, e, "SELECT pgtrickle._seal()") && db_exec(db, e, "CLOSE ALL") &&
+           db_exec(db, e, "COMMIT");
 }
 
 static bool is_conflict(const struct err *e)
@@ -329,7 +349,7 @@ static bool refresh_once(struct db_libpq *c, const struct job *j, struct arena *
                   " ORDER BY refresh_id DESC LIMIT 1",
                   j->pgt_id))
         return false;
-    return db_exec(db, e, "COMMIT");
+    return commit(c, e);
 }
 
 static const char *or_zero(const char *cell)
@@ -337,12 +357,20 @@ static const char *or_zero(const char *cell)
     return cell != NULL ? cell : "0";
 }
 
+static bool changed_anything(const struct db_rows *history)
+{
+    for (int column = 0; column < 3; column++)
+        if (strcmp(or_zero(db_cell(history, 0, column)), "0") != 0)
+            return true;
+    return db_cell(history, 0, 3) != NULL;
+}
+
 static void log_refresh(const struct job *j, const char *action, const struct db_rows *history,
                         int64_t ns)
 {
     const struct dvm *d = j->database->scheduler->dvm;
 
-    if (history->n_rows == 0)
+    if (history->n_rows == 0 || !changed_anything(history))
         dvm_log(d, DVM_LOG_DEBUG, "refresh_done database=%s st=%s action=%s ms=%.1f",
                 j->database->name, j->relation, action, (double)ns / (double)MS);
     else
@@ -438,7 +466,7 @@ static void complete_request(struct db_libpq *c, struct job *j, const char *id, 
 
     snprintf(where, sizeof(where), "request_id = %s AND error IS NULL", id);
     if (db_exec(db, &e, "BEGIN") && request_complete_where(d, db, where, log_notice, j, &e) &&
-        db_exec(db, &e, "COMMIT")) {
+        commit(c, &e)) {
         dvm_log(d, DVM_LOG_INFO, "request_done database=%s request=%s", j->database->name, id);
         return;
     }
@@ -478,7 +506,7 @@ static void run_requests(struct db_libpq *c, struct job *j)
         dvm_log_err(d, DVM_LOG_ERROR, &e, "requests_not_read database=%s", j->database->name);
         rows.n_rows = 0;
     }
-    for (int i = 0; i < rows.n_rows && db_libpq_is_usable(c); i++)
+    for (int i = 0; i < rows.n_rows && db_libpq_is_usable(c) && clean(c); i++)
         complete_request(c, j, db_cell(&rows, i, 0), db_cell(&rows, i, 1));
     arena_free(&a);
     err_clear(&e);

@@ -169,6 +169,12 @@ BEGIN
 END
 $body$;
 
+-- The same for messages, which put the quotes themselves.
+CREATE OR REPLACE FUNCTION pgtrickle._plain_name(qualified text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $body$
+    SELECT concat(n.schema || '.', n.name) FROM pgtrickle._split_name(qualified) AS n
+$body$;
+
 -- Seconds of '5s', '1h30m', '2w', '90'; NULL when it is no duration.
 CREATE OR REPLACE FUNCTION pgtrickle.parse_duration_seconds(duration text) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $body$
@@ -251,10 +257,10 @@ BEGIN
     IF NOT FOUND THEN
         IF EXISTS (SELECT FROM pgtrickle.pgt_requests r, pgtrickle._split_name(_get.name) AS n WHERE r.op = 'create' AND r.args->>'name' = n.name
                    AND (r.args->>'schema' = n.schema OR n.schema IS NULL AND r.args->>'schema' = ANY (path))) THEN
-            RAISE EXCEPTION 'stream table "%" has not been created yet', name
+            RAISE EXCEPTION 'stream table "%" has not been created yet', pgtrickle._plain_name(name)
                 USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'The pgtrickle daemon creates it at its next tick.';
         END IF;
-        RAISE EXCEPTION 'stream table "%" does not exist', name USING ERRCODE = 'undefined_table';
+        RAISE EXCEPTION 'stream table "%" does not exist', pgtrickle._plain_name(name) USING ERRCODE = 'undefined_table';
     END IF;
     RETURN st;
 END

@@ -2,7 +2,7 @@
 --
 -- caller cannot be inserted by anyone; its default is evaluated in the session of whoever inserts, before the SECURITY DEFINER trigger function
 -- changes the role, so it is the role that really calls: under SET ROLE and inside other definer functions too. Nothing here runs SQL text
--- that a caller supplied.
+-- that a caller supplied, but for 'run', which runs a stream table's plan as its owner: see 35_runner.sql.
 
 SET LOCAL client_min_messages = warning;
 
@@ -210,6 +210,7 @@ BEGIN
     SELECT array_agg(d.source_relid ORDER BY d.source_relid) INTO sources FROM pgtrickle.pgt_dependencies d WHERE d.pgt_id = id AND d.captured;
     DELETE FROM pgtrickle.pgt_requests r WHERE (r.args->>'pgt_id')::bigint = id;
     DELETE FROM pgtrickle.pgt_stream_tables t WHERE t.pgt_id = id;
+    PERFORM pgtrickle._drop_runner(id);
     FOREACH src IN ARRAY coalesce(sources, '{}') LOOP
         PERFORM pgtrickle._capture_release(src);
     END LOOP;
@@ -317,7 +318,7 @@ BEGIN
         RAISE EXCEPTION 'not callable' USING ERRCODE = 'insufficient_privilege';
     END IF;
     -- For a stream table that exists: its owner or the maintenance role.
-    IF NEW.op IN ('unregister', 'refreshed', 'alter') OR NEW.op = 'request' AND a ? 'pgt_id' THEN
+    IF NEW.op IN ('unregister', 'refreshed', 'alter', 'run') OR NEW.op = 'request' AND a ? 'pgt_id' THEN
         SELECT * INTO st FROM pgtrickle.pgt_stream_tables t WHERE t.pgt_id = (a->>'pgt_id')::bigint;
         IF NOT FOUND THEN
             RAISE EXCEPTION 'there is no stream table %', a->>'pgt_id' USING ERRCODE = 'undefined_table';
@@ -346,6 +347,8 @@ BEGIN
         NEW.result := pgtrickle._call_register(a, NEW.caller);
     WHEN 'unregister' THEN
         NEW.result := pgtrickle._call_unregister(st.pgt_id);
+    WHEN 'run' THEN
+        NEW.result := pgtrickle._call_run(st, a->>'what', a->>'mask');
     WHEN 'refreshed' THEN
         NEW.result := pgtrickle._call_refreshed(a);
     WHEN 'alter' THEN

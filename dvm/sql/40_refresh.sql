@@ -124,24 +124,19 @@ DECLARE
     st pgtrickle.pgt_stream_tables;
     relid oid;
     owner name;
-    role_before text := current_setting('role');
     settings_before jsonb;
     read_committed boolean := current_setting('transaction_isolation') IN ('read committed', 'read uncommitted');
     pending record;
     action text;
     mode text;
     reason text;
-    statement text;
+    what text;
     mask text;
+    ran jsonb;
     seq bigint;
     fused bigint;
     activity jsonb;
     ms float8;
-    n_inserted bigint;
-    n_updated bigint;
-    n_deleted bigint;
-    n_delta bigint;
-    snapshot pg_snapshot;
     bad text;
 BEGIN
     IF pg_is_in_recovery() THEN
@@ -153,9 +148,6 @@ BEGIN
         RAISE EXCEPTION 'there is no stream table %', pgt_id USING ERRCODE = 'undefined_table';
     END IF;
 
-    IF current_user <> owner THEN
-        PERFORM set_config('role', owner, true);
-    END IF;
     EXECUTE format('LOCK TABLE %s IN SHARE UPDATE EXCLUSIVE MODE', relid::regclass);
     PERFORM pgtrickle._hold_frontier(pgt_id);
     SELECT * INTO st FROM pgtrickle.pgt_stream_tables t WHERE t.pgt_id = pgt_id;
@@ -170,7 +162,7 @@ BEGIN
 
     -- Rights may have been revoked, columns altered, since the plan was made.
     SELECT d.source_relid::regclass::text INTO bad FROM pgtrickle.pgt_dependencies d
-    WHERE d.pgt_id = pgt_id AND d.captured AND EXISTS (SELECT FROM unnest(d.attnums) AS n WHERE NOT has_column_privilege(d.source_relid, n::int2, 'SELECT'));
+    WHERE d.pgt_id = pgt_id AND d.captured AND EXISTS (SELECT FROM unnest(d.attnums) AS n WHERE NOT has_column_privilege(owner, d.source_relid, n::int2, 'SELECT'));
     IF FOUND THEN
         RAISE EXCEPTION 'permission denied for table %', bad
             USING ERRCODE = 'insufficient_privilege', HINT = format('GRANT SELECT ON %s TO %I;', bad, owner);
@@ -223,19 +215,15 @@ BEGIN
         IF action = 'DIFFERENTIAL' THEN
             -- Under READ COMMITTED another source may get rows between our look and the statement's snapshot.
             mask := CASE WHEN read_committed AND jsonb_array_length(st.plan->'sources') > 1 THEN 'all' ELSE pending.mask::text END;
-            statement := coalesce(st.plan->'deltas'->>mask, st.plan->'deltas'->>'all');
-        ELSIF NOT st.is_populated AND initiated_by = 'INITIAL' THEN
-            statement := st.plan->>'fill';
+            IF coalesce(st.plan->'deltas'->>mask, st.plan->'deltas'->>'all') IS NULL THEN
+                action := 'FULL';
+            END IF;
         END IF;
-        IF statement IS NULL THEN
-            action := CASE WHEN action = 'DIFFERENTIAL' THEN 'FULL' ELSE action END;
-            statement := st.plan->>'full';
-        END IF;
+        what := CASE WHEN action = 'DIFFERENTIAL' THEN 'delta' WHEN NOT st.is_populated AND initiated_by = 'INITIAL' AND st.plan->>'fill' IS NOT NULL THEN 'fill' ELSE 'full' END;
         LOOP
             seq := nextval('pgtrickle.change_seq');
             evaluated := clock_timestamp();
-            EXECUTE statement INTO n_inserted, n_updated, n_deleted, n_delta, snapshot
-            USING pg_snapshot_xmax(st.frontier_snapshot), ARRAY(SELECT pg_snapshot_xip(st.frontier_snapshot)), st.frontier_xid, st.frontier_seq, st.frontier_time;
+            ran := pgtrickle._do('run', jsonb_build_object('pgt_id', pgt_id, 'what', what, 'mask', mask));
             ms := extract(epoch FROM clock_timestamp() - evaluated) * 1000;
             -- A TRUNCATE that committed after our look: its marker is visible now, its rows may be gone from what we read.
             EXIT WHEN action <> 'DIFFERENTIAL' OR NOT read_committed;
@@ -243,7 +231,7 @@ BEGIN
             EXIT WHEN NOT pending.marker;
             action := 'FULL';
             reason := 'a source was truncated or altered';
-            statement := st.plan->>'full';
+            what := 'full';
         END LOOP;
         -- TRUNCATE and rewriting ALTER TABLE don't respect snapshots: an old one sees an empty table. Functions look at the present, tables at our snapshot.
         IF NOT read_committed AND EXISTS (SELECT FROM pgtrickle.pgt_dependencies d JOIN pg_class c ON c.oid = d.source_relid
@@ -251,20 +239,17 @@ BEGIN
             RAISE EXCEPTION 'a source of stream table "%.%" was truncated or rewritten meanwhile', st.pgt_schema, st.pgt_name
                 USING ERRCODE = 'serialization_failure';
         END IF;
-        mode := CASE action WHEN 'DIFFERENTIAL' THEN CASE WHEN st.is_append_only AND n_updated = 0 AND n_deleted = 0 THEN 'APPEND_ONLY' ELSE 'DIFFERENTIAL' END ELSE 'FULL' END;
+        mode := CASE action WHEN 'DIFFERENTIAL' THEN CASE WHEN st.is_append_only AND (ran->>'updated')::bigint + (ran->>'deleted')::bigint = 0 THEN 'APPEND_ONLY' ELSE 'DIFFERENTIAL' END ELSE 'FULL' END;
     END IF;
 
     PERFORM pgtrickle._do('refreshed', jsonb_build_object('pgt_id', pgt_id, 'action', action, 'initiated_by', initiated_by, 'reason', reason, 'start_time', started) ||
-        CASE WHEN action IN ('NO_DATA', 'SKIP') THEN '{}'::jsonb ELSE jsonb_build_object('snapshot', snapshot, 'xid', pg_current_xact_id()::text, 'seq', seq, 'time', now(),
-            'inserted', n_inserted, 'updated', n_updated, 'deleted', n_deleted, 'delta_rows', n_delta, 'ms', ms,
+        CASE WHEN action IN ('NO_DATA', 'SKIP') THEN '{}'::jsonb ELSE ran || jsonb_build_object('xid', pg_current_xact_id()::text, 'seq', seq, 'time', now(),
+            'ms', ms,
             'effective_refresh_mode', mode, 'fallback', action = 'FULL' AND st.refresh_mode = 'DIFFERENTIAL' AND st.is_populated, 'source_activity', activity,
             -- A fill from a snapshot older than the triggers may have missed what was written in between.
             'needs_reinit', initiated_by = 'INITIAL' AND NOT read_committed AND st.refresh_mode = 'DIFFERENTIAL') END);
 
     PERFORM set_config(e.key, e.value, true) FROM jsonb_each_text(settings_before) AS e;
-    IF current_setting('role') <> role_before THEN
-        PERFORM set_config('role', role_before, true);
-    END IF;
     RETURN action;
 END
 $body$;

@@ -220,7 +220,7 @@ BEGIN
         IF waiting IS NOT NULL THEN
             IF NOT (pgtrickle._do('request_change', jsonb_build_object('request_id', waiting, 'change',
                     changes || CASE WHEN query IS NULL THEN '{}' ELSE jsonb_build_object('query', query) END))->>'done')::boolean THEN
-                RAISE EXCEPTION 'must be owner of stream table "%"', name USING ERRCODE = 'insufficient_privilege';
+                RAISE EXCEPTION 'must be owner of stream table "%"', pgtrickle._plain_name(name) USING ERRCODE = 'insufficient_privilege';
             END IF;
             RETURN;
         END IF;
@@ -279,7 +279,7 @@ BEGIN
         waiting := pgtrickle._waiting(name, path);
         IF waiting IS NOT NULL THEN
             IF NOT (pgtrickle._do('request_done', jsonb_build_object('request_id', waiting))->>'done')::boolean THEN
-                RAISE EXCEPTION 'must be owner of stream table "%"', name USING ERRCODE = 'insufficient_privilege';
+                RAISE EXCEPTION 'must be owner of stream table "%"', pgtrickle._plain_name(name) USING ERRCODE = 'insufficient_privilege';
             END IF;
             RETURN;
         END IF;
@@ -431,8 +431,11 @@ $body$;
 
 CREATE OR REPLACE FUNCTION pgtrickle.refresh_stream_table(name text) RETURNS void
 LANGUAGE plpgsql AS $body$
+DECLARE
+    path CONSTANT text := pg_catalog.current_setting('search_path');
 BEGIN
     PERFORM pgtrickle._refresh_by_name(name, pg_catalog.current_schemas(false));
+    PERFORM pgtrickle._restore_path(path);
 END
 $body$;
 
@@ -454,8 +457,11 @@ END
 $body$;
 CREATE OR REPLACE FUNCTION pgtrickle.reset_fuse(name text, action text DEFAULT 'apply') RETURNS void
 LANGUAGE plpgsql AS $body$
+DECLARE
+    path CONSTANT text := pg_catalog.current_setting('search_path');
 BEGIN
     PERFORM pgtrickle._reset_fuse(pgtrickle._get(name, pg_catalog.current_schemas(false)), action);
+    PERFORM pgtrickle._restore_path(path);
 END
 $body$;
 
@@ -541,8 +547,11 @@ $body$;
 
 CREATE OR REPLACE PROCEDURE pgtrickle._ddl(args jsonb)
 LANGUAGE plpgsql AS $body$
+DECLARE
+    path CONSTANT text := pg_catalog.current_setting('search_path');
 BEGIN
-    PERFORM pgtrickle._ddl_run(args, pg_catalog.current_schemas(false), pg_catalog.current_setting('search_path'));
+    PERFORM pgtrickle._ddl_run(args, pg_catalog.current_schemas(false), path);
+    PERFORM pgtrickle._restore_path(path);
 END
 $body$;
 

@@ -150,3 +150,136 @@ def test_without_create_on_the_database(world):
     """The maintenance role cannot install the SQL side: the client is told what to grant, and to whom."""
     without(world, r"^GRANT CREATE ON DATABASE", f"CREATE STREAM TABLE st WITH (schedule = '1d') AS {QUERY}",
             "GRANT.*CREATE")
+
+
+# Each way to more rights that a role could try; what fails is caught, so that the refresh goes on.
+EVIL = """
+CREATE TABLE tried (what text);
+CREATE FUNCTION try(what text) RETURNS void LANGUAGE plpgsql AS $f$
+BEGIN
+    EXECUTE what;
+EXCEPTION WHEN OTHERS THEN
+    NULL;
+END $f$;
+CREATE FUNCTION try_all(place text) RETURNS void LANGUAGE plpgsql AS $f$
+DECLARE
+    role name;
+BEGIN
+    PERFORM public.try('ALTER ROLE %(evil)s SUPERUSER');
+    FOREACH role IN ARRAY '{none,postgres}'::name[] LOOP
+        PERFORM public.try(format('SET ROLE %%s', role));
+        PERFORM public.try('ALTER ROLE %(evil)s SUPERUSER');
+    END LOOP;
+    PERFORM public.try('SELECT set_config(''role'', ''postgres'', true)');
+    PERFORM public.try('RESET ROLE');
+    PERFORM public.try('SET SESSION AUTHORIZATION postgres');
+    PERFORM public.try('RESET SESSION AUTHORIZATION');
+    PERFORM public.try('ALTER ROLE %(evil)s SUPERUSER');
+    INSERT INTO public.tried VALUES (place);
+END $f$;
+-- What a search path and a cursor that are left behind would lead to.
+CREATE FUNCTION equal(a bigint, b integer) RETURNS boolean LANGUAGE plpgsql AS $f$
+BEGIN
+    PERFORM public.try_all('operator');
+    RETURN a OPERATOR(pg_catalog.=) b;
+END $f$;
+CREATE OPERATOR public.= (FUNCTION = public.equal, LEFTARG = bigint, RIGHTARG = integer);
+CREATE FUNCTION held() RETURNS integer LANGUAGE plpgsql AS $f$
+BEGIN
+    PERFORM public.try_all('cursor');
+    RETURN 1;
+END $f$;
+CREATE FUNCTION harmless(i integer) RETURNS integer LANGUAGE plpgsql IMMUTABLE AS $f$
+BEGIN
+    PERFORM public.leave(i);
+    RETURN i;
+END $f$;
+CREATE FUNCTION leave(i integer) RETURNS void LANGUAGE plpgsql AS $f$
+BEGIN
+    PERFORM public.try_all('function');
+    PERFORM public.try('DECLARE later CURSOR WITH HOLD FOR SELECT public.held()');
+    PERFORM set_config('search_path', 'public, pg_catalog', false);
+    PERFORM set_config('standard_conforming_strings', 'off', false);
+END $f$;
+CREATE FUNCTION on_change() RETURNS trigger LANGUAGE plpgsql AS $f$
+BEGIN
+    PERFORM public.try_all('trigger');
+    -- Once more, at COMMIT.
+    IF (SELECT value FROM public.once_more) THEN
+        SET CONSTRAINTS ALL DEFERRED;
+        INSERT INTO public.again VALUES (1);
+    END IF;
+    RETURN NULL;
+END $f$;
+CREATE TABLE again (n integer);
+CREATE TABLE once_more AS SELECT true AS value;
+CREATE CONSTRAINT TRIGGER later AFTER INSERT ON again DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION on_change();
+CREATE TABLE src (id integer PRIMARY KEY);
+"""
+
+
+def is_superuser(admin, role):
+    return pg.one(admin, "SELECT rolsuper FROM pg_roles WHERE rolname = %s", (role,))
+
+
+def test_no_way_to_the_rights_of_the_maintenance_role(world):
+    """Maintained by a superuser: neither definitions nor deferred triggers get more than their owner has."""
+    with world.database() as connect:
+        admin = connect.direct()
+        name = pg.one(admin, "SELECT current_database()")
+        evil = "evil_" + name
+        admin.execute(f"CREATE ROLE {evil} LOGIN; GRANT CREATE ON SCHEMA public TO {evil}")
+        own = world.cluster.connect(name, evil)
+        try:
+            own.execute(EVIL % {"evil": evil})
+            definition = "SELECT harmless(id) AS id FROM src"
+            conn = connect()
+            conn.execute("SELECT 1")
+            pg.wait_until(lambda: installed(admin, conn), 20, "the SQL side")
+            # Around the daemon: the scheduler fills.
+            own.execute(f"SELECT pgtrickle.create_stream_table('st', '{definition}', '1s', 'DIFFERENTIAL')")
+            pg.wait_until(lambda: pg.one(admin, "SELECT to_regclass('st') IS NOT NULL"), 20, "the stream table")
+            own.execute("CREATE CONSTRAINT TRIGGER later AFTER INSERT OR UPDATE OR DELETE ON st DEFERRABLE INITIALLY DEFERRED"
+                        " FOR EACH ROW EXECUTE FUNCTION on_change()")
+            own.execute("INSERT INTO src VALUES (1), (2)")
+            # The trigger defers itself again and again: refused at the end of the refresh, not run after it.
+            pg.wait_until(lambda: pg.one(admin, "SELECT status FROM pgtrickle.pgt_stream_tables") == "ERROR", 20, "the refusal")
+            found(admin, evil, "a trigger that defers itself again")
+            own.execute("UPDATE once_more SET value = false; SELECT pgtrickle.resume_stream_table('st')")
+            pg.wait_until(lambda: pg.one(admin, "SELECT count(*) FROM st") == 2, 20, "a refresh")
+            found(admin, evil, "a scheduled refresh")
+            own.execute("INSERT INTO src VALUES (3)")
+            conn.execute("REFRESH STREAM TABLE st")
+            found(admin, evil, "a refresh by a superuser")
+            own.execute("SELECT pgtrickle.repair_stream_table('st')")
+            pg.wait_until(lambda: pg.one(admin, "SELECT count(*) FROM pgtrickle.pgt_requests WHERE error IS NULL") == 0, 20,
+                          "the rebuild")
+            found(admin, evil, "a rebuild")
+            # Another connection of the daemon's than that of the first job: whatever was left in it is used again.
+            own.execute("INSERT INTO src VALUES (4)")
+            pg.wait_until(lambda: pg.one(admin, "SELECT count(*) FROM st") == 4, 20, "another refresh")
+            found(admin, evil, "a refresh after all that")
+            tried = {row[0] for row in pg.rows(admin, "SELECT DISTINCT what FROM tried")}
+            if not {"function", "trigger"} <= tried:
+                raise pg.Failure(f"only {tried} ran: nothing was tested")
+            pg.expect_error(own, "ALTER FUNCTION pgtrickle_run.x_1(text, xid8, xid8[], xid8, bigint, timestamptz, boolean)"
+                                 " SECURITY INVOKER", "42501")
+            conn.execute("DROP STREAM TABLE st")
+            if pg.one(admin, "SELECT count(*) FROM pg_proc WHERE pronamespace = 'pgtrickle_run'::regnamespace") != 0:
+                raise pg.Failure("the runner is left")
+        finally:
+            own.close()
+            admin.execute(f"ALTER ROLE {evil} NOSUPERUSER; DROP OWNED BY {evil} CASCADE; DROP ROLE {evil}")
+
+
+def found(admin, evil, after):
+    if is_superuser(admin, evil):
+        raise pg.Failure(f"{evil} is a superuser after {after}")
+
+
+def installed(admin, conn):
+    if not pg.one(admin, "SELECT to_regnamespace('pgtrickle') IS NOT NULL"):
+        conn.execute("CREATE TABLE first (a integer)")
+        conn.execute("CREATE STREAM TABLE none WITH (schedule = '1d') AS SELECT a FROM first")
+        conn.execute("DROP STREAM TABLE none")
+    return True
