@@ -175,8 +175,12 @@ bool types_format(struct dvm_db *db, struct arena *a, const struct value_type *t
     for (int i = 0; i < n; i++)
         text_printf(&sql, "%spg_catalog.format_type(%u, %d)", i > 0 ? ", " : "", types[i].oid,
                     types[i].typmod);
+    /* With nothing in the search path every name is qualified. */
     if (n > 0)
-        ok = db_query(db, a, &rows, e, "%s", sql.ptr);
+        ok = db_exec(db, e, "SAVEPOINT __pgt_types") &&
+             db_exec(db, e, "SET LOCAL search_path = ''") && db_query(db, a, &rows, e, "%s", sql.ptr) &&
+             db_exec(db, e, "ROLLBACK TO SAVEPOINT __pgt_types") &&
+             db_exec(db, e, "RELEASE SAVEPOINT __pgt_types");
     for (int i = 0; ok && i < n; i++)
         out[i] = db_cell(&rows, 0, i);
     text_free(&sql);

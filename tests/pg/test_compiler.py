@@ -189,3 +189,19 @@ def test_sum_of_any_scale(world):
                     conn.execute(statement)
                     settle(conn, mode)
                     pg.assert_equal(conn, "st", query, f"after {statement}")
+
+
+def test_hidden_keys_of_user_types(world):
+    """A key that is not shown has a type that the search path of our SQL does not know."""
+    with world.database() as connect:
+        conn = connect(prepare_threshold=None)
+        conn.execute("CREATE TYPE mood AS ENUM ('sad', 'happy'); CREATE DOMAIN odd AS int CHECK (VALUE % 2 = 1);"
+                     "CREATE TABLE m (k mood, o odd, v int)")
+        for mode in BOTH:
+            conn.execute("TRUNCATE m")
+            make(conn, "SELECT sum(v) AS s, count(*) AS n FROM m GROUP BY k, o", mode)
+            conn.execute("INSERT INTO m VALUES ('sad', 1, 1), ('sad', 1, 2), ('happy', 3, 4), (NULL, NULL, 5)")
+            conn.execute("UPDATE m SET k = 'happy' WHERE v = 2")
+            conn.execute("DELETE FROM m WHERE v = 4")
+            settle(conn, mode)
+            pg.assert_equal(conn, "st", "SELECT sum(v) AS s, count(*) AS n FROM m GROUP BY k, o", mode)
