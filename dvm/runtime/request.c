@@ -44,6 +44,7 @@ struct request {
     const char *pgt_id;       /* of alter_*, rebuild */
     bool initialize;
     bool append_only;
+    bool names_anew; /* without a list of columns' names, they are the query's own */
 };
 
 /* A stream table that is there already. */
@@ -55,6 +56,7 @@ struct existing {
     const char *query; /* the user's text */
     const char *requested_mode;
     const char *owner;
+    const char *settings; /* under which the query was given, as JSON */
     bool append_only;
 };
 
@@ -567,7 +569,8 @@ static bool find_existing(struct completion *c, const char *pgt_id, struct exist
     *x = (struct existing){ 0 };
     if (!db_query(c->db, c->a, &r, c->e,
                   "SELECT pgt_id, pgt_relid, n.nspname, c.relname, original_query, "
-                  "requested_mode, pg_catalog.pg_get_userbyid(c.relowner), is_append_only "
+                  "requested_mode, pg_catalog.pg_get_userbyid(c.relowner), is_append_only, "
+                  "settings::text "
                   "FROM pgtrickle.pgt_stream_tables "
                   "JOIN pg_catalog.pg_class c ON c.oid = pgt_relid "
                   "JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE pgt_id = %s",
@@ -584,6 +587,7 @@ static bool find_existing(struct completion *c, const char *pgt_id, struct exist
         .requested_mode = db_cell(&r, 0, 5),
         .owner = db_cell(&r, 0, 6),
         .append_only = is_true(db_cell(&r, 0, 7)),
+        .settings = db_cell(&r, 0, 8),
     };
     return true;
 }
@@ -860,19 +864,20 @@ static bool redefine(struct completion *c, const struct request *q, const struct
     return true;
 }
 
-/* The names that it was created with; none when the query has another number of columns by now (a
- * star). */
-static bool keep_names(struct completion *c, const struct existing *x, struct dvm_definition *def)
+/* The names that its columns have, of a new query those that it was created with; none when the
+ * query has another number of columns. */
+static bool keep_names(struct completion *c, const struct existing *x, bool new_query,
+                       struct dvm_definition *def)
 {
     struct db_rows names, described;
     int n_params;
 
-    if (!c->db->ops->describe(c->db, c->a, x->query, &described, &n_params, c->e) ||
+    if (!c->db->ops->describe(c->db, c->a, def->query, &described, &n_params, c->e) ||
         !db_query(c->db, c->a, &names, c->e,
                   "SELECT s FROM pgtrickle.pgt_stream_tables t, "
-                  "pg_catalog.unnest(t.column_names) WITH ORDINALITY AS x(s, i) "
+                  "pg_catalog.unnest(t.%s) WITH ORDINALITY AS x(s, i) "
                   "WHERE t.pgt_id = %s ORDER BY i",
-                  x->pgt_id))
+                  new_query ? "column_list" : "column_names", x->pgt_id))
         return false;
     if (names.n_rows == described.n_columns) {
         def->column_names = names.cells;
@@ -897,7 +902,8 @@ static bool complete_alter(struct completion *c, const struct request *q)
     def.query = new_query ? q->query : x.query;
     def.append_only = x.append_only;
     if (!parse_mode(c, q->refresh_mode != NULL ? q->refresh_mode : x.requested_mode, &def.mode) ||
-        !(new_query ? column_list(c, q, &def) : keep_names(c, &x, &def)))
+        (!new_query && !pin_settings(c, x.settings)) || !column_list(c, q, &def) ||
+        (def.n_column_names == 0 && !q->names_anew && !keep_names(c, &x, new_query, &def)))
         return false;
     return redefine(c, q, &x, &def,
                     new_query  ? "the query was altered"
@@ -942,6 +948,7 @@ static struct request request_of(const struct db_rows *r, int row)
         .pgt_id = db_cell(r, row, 11),
         .initialize = is_true(db_cell(r, row, 12)),
         .append_only = is_true(db_cell(r, row, 13)),
+        .names_anew = is_true(db_cell(r, row, 14)),
     };
 }
 
@@ -974,7 +981,8 @@ bool request_complete_where(struct dvm *d, struct dvm_db *db, const char *where,
                   "NULLIF(args ->> 'schedule', 'calculated'), "
                   "args ->> 'refresh_mode', args ->> 'pgt_id', "
                   "COALESCE((args ->> 'initialize')::boolean, true), "
-                  "COALESCE((args ->> 'append_only')::boolean, false) "
+                  "COALESCE((args ->> 'append_only')::boolean, false), "
+                  "pg_catalog.jsonb_typeof(args -> 'columns') = 'array' "
                   "FROM pgtrickle.pgt_requests WHERE %s ORDER BY request_id",
                   where);
     for (int i = 0; ok && i < rows.n_rows; i++) {

@@ -232,7 +232,7 @@ $body$;
 CREATE OR REPLACE FUNCTION pgtrickle._pinned_settings() RETURNS jsonb
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
     SELECT jsonb_object_agg(s, current_setting(s))
-    FROM unnest('{TimeZone,DateStyle,IntervalStyle,extra_float_digits,bytea_output,lc_monetary,lc_numeric,lc_time,xmlbinary,xmloption,array_nulls,transform_null_equals,default_text_search_config}'::text[]) AS s
+    FROM unnest('{TimeZone,DateStyle,IntervalStyle,extra_float_digits,bytea_output,lc_monetary,lc_numeric,lc_time,xmlbinary,xmloption,array_nulls,transform_null_equals,default_text_search_config,standard_conforming_strings}'::text[]) AS s
 $body$;
 
 -- The stream table that a caller's name means: in the schema given, else along the path given (schemas in order). No row: none.

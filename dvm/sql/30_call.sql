@@ -138,7 +138,8 @@ BEGIN
         time_dependent = coalesce((args->>'time_dependent')::boolean, (args->'plan'->>'time')::boolean, false),
         key_columns = coalesce(pgtrickle._texts(args->'key_columns'), '{}'), hidden_columns = coalesce(pgtrickle._texts(args->'hidden_columns'), '{}'),
         column_names = pgtrickle._texts(args->'column_names'),
-        column_list = CASE WHEN ask ? 'query' THEN pgtrickle._texts(ask->'columns') ELSE t.column_list END,
+        column_list = CASE WHEN old.pgt_id IS NULL OR jsonb_typeof(ask->'columns') = 'array' THEN pgtrickle._texts(ask->'columns')
+                           WHEN cardinality(t.column_list) = jsonb_array_length(args->'column_names') THEN t.column_list END,
         functions_used = pgtrickle._texts(args->'functions_used'),
         has_keyless_source = EXISTS (SELECT FROM jsonb_array_elements(coalesce(args->'sources', '[]')) AS s JOIN pg_class c ON c.oid = (s->>'relid')::oid
             WHERE c.relkind IN ('r', 'p') AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid))

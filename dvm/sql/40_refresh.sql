@@ -157,7 +157,8 @@ BEGIN
 
     -- The query's meaning must not depend on who asks for the refresh.
     SELECT jsonb_object_agg(e.key, current_setting(e.key)) INTO settings_before
-    FROM jsonb_each_text(st.settings) AS e WHERE current_setting(e.key, true) <> e.value;
+    FROM jsonb_each_text(st.settings) AS e WHERE current_setting(e.key, true) <> e.value
+        AND e.key <> 'standard_conforming_strings'; -- that of the definition's text; plans are right under both
     PERFORM set_config(e.key, st.settings->>e.key, true) FROM jsonb_each_text(settings_before) AS e;
 
     -- Rights may have been revoked, columns altered, since the plan was made.
@@ -294,6 +295,22 @@ BEGIN
 END
 $body$;
 
+-- _has_changes for the scheduler: one that can't be looked at is in error, and holds up no other. Dropped since the caller's snapshot: no changes.
+CREATE OR REPLACE FUNCTION pgtrickle._look(pgt_id bigint) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+#variable_conflict use_variable
+DECLARE
+    started timestamptz := clock_timestamp();
+BEGIN
+    RETURN pgtrickle._has_changes(pgt_id);
+EXCEPTION WHEN OTHERS THEN
+    IF left(SQLSTATE, 2) NOT IN ('40', '57', '53', '08') AND SQLSTATE <> '55P03' AND has_table_privilege('pgtrickle.pgt_stream_tables', 'UPDATE') THEN
+        PERFORM pgtrickle._refresh_failed(pgt_id, SQLSTATE, SQLERRM, started);
+    END IF;
+    RETURN false;
+END
+$body$;
+
 -- Everything that the scheduler decides from, one row a stream table.
 CREATE OR REPLACE FUNCTION pgtrickle._schedule_state()
 RETURNS TABLE (pgt_id bigint, pgt_schema text, pgt_name text, owner text, schedule text, schedule_seconds bigint, tier text, status text, refresh_mode text,
@@ -304,7 +321,7 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
         CASE t.fuse_state WHEN 'blown' THEN 'frozen' ELSE t.refresh_tier END, t.status,
         t.refresh_mode, t.is_populated, t.needs_reinit, t.time_dependent, t.last_refresh_at, t.next_attempt_at, t.consecutive_errors, t.diamond_consistency,
         t.diamond_schedule_policy, d.upstream,
-        c.oid IS NOT NULL AND t.schedule IS NULL AND t.status IN ('ACTIVE', 'INITIALIZING') AND NOT d.missing AND pgtrickle._has_changes(t.pgt_id),
+        c.oid IS NOT NULL AND t.schedule IS NULL AND t.status IN ('ACTIVE', 'INITIALIZING') AND NOT d.missing AND pgtrickle._look(t.pgt_id),
         c.oid IS NULL, d.missing
     FROM pgtrickle.pgt_stream_tables t
     LEFT JOIN pg_class c ON c.oid = t.pgt_relid

@@ -134,7 +134,9 @@ BEGIN
         is_same := regexp_replace(btrim(query), '\s+', ' ', 'g') = regexp_replace(btrim(st.original_query), '\s+', ' ', 'g')
             AND (what->'columns' IS NULL OR what->'columns' = 'null' OR pgtrickle._texts(what->'columns') IS NOT DISTINCT FROM
                  (SELECT array_agg(c) FROM unnest(st.column_names) AS c WHERE NOT c = ANY (st.hidden_columns)));
-        PERFORM pgtrickle._alter(st, o || CASE WHEN is_same THEN '{}' ELSE jsonb_build_object('query', query, 'columns', what->'columns') END, search_path);
+        PERFORM pgtrickle._alter(st, o || CASE WHEN is_same THEN '{}' ELSE jsonb_build_object('query', query, 'columns',
+            -- No list is a list of none here; ALTER keeps the one that there is.
+            coalesce(nullif(what->'columns', 'null'), '[]')) END, search_path);
         IF is_same AND o->>'refresh_mode' = st.requested_mode THEN
             RAISE NOTICE 'stream table "%" has that definition already', full_name;
         END IF;
