@@ -520,7 +520,7 @@ static void put_apply_rows(struct planner *p, struct text *out, bool images, con
 }
 
 /* SELECT c0.., sum(w) AS w FROM rows x GROUP BY c0.. HAVING sum(w) <> 0. With images 1.0 and 1.00
- * are two rows. */
+ * are two rows; but not as a group's key, which may show either. */
 static void put_summed(struct planner *p, struct text *out, const char *rows, bool images)
 {
     text_put(out, "SELECT ");
@@ -536,7 +536,10 @@ static void put_summed(struct planner *p, struct text *out, const char *rows, bo
 
         snprintf(value, sizeof(value), "x.c%d", i);
         text_put(out, i > 0 ? ", " : " GROUP BY ");
-        (images ? put_image_key : put_comparable)(out, &p->columns[i].facts, value);
+        if (images && (p->strategy == STRATEGY_LINEAR || !is_key(p, i)))
+            put_image_key(out, &p->columns[i].facts, value);
+        else
+            put_comparable(out, &p->columns[i].facts, value);
     }
     text_put(out, " HAVING pg_catalog.sum(x.w) <> 0");
 }
