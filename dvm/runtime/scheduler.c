@@ -385,6 +385,9 @@ static void log_refresh(const struct job *j, const char *action, const struct db
 static void record_failure(struct db_libpq *c, const struct job *j, const struct err *why,
                            int64_t started_ns)
 {
+    enum dvm_log_level level = DVM_LOG_ERROR;
+    struct db_rows rows;
+    struct arena a;
     const struct dvm *d = j->database->scheduler->dvm;
     struct text sql;
     struct err e = { 0 };
@@ -396,9 +399,14 @@ static void record_failure(struct db_libpq *c, const struct job *j, const struct
     text_put_literal(&sql, str_from(why->message));
     text_printf(&sql, ", pg_catalog.clock_timestamp() - interval '%.3f milliseconds')",
                 (double)(now_ns() - started_ns) / (double)MS);
-    if (!db_exec(db_libpq_db(c), &e, "%s", sql.ptr))
+    arena_init(&a);
+    if (!db_query(db_libpq_db(c), &a, &rows, &e, "%s", sql.ptr))
         dvm_log_err(d, DVM_LOG_ERROR, &e, "refresh_failure_not_recorded database=%s st=%s",
                     j->database->name, j->relation);
+    else if (rows.n_rows == 1 && db_cell(&rows, 0, 0) == NULL)
+        level = DVM_LOG_DEBUG; /* dropped meanwhile */
+    dvm_log_err(d, level, why, "refresh_failed database=%s st=%s", j->database->name, j->relation);
+    arena_free(&a);
     err_clear(&e);
     text_free(&sql);
 }
@@ -433,8 +441,6 @@ static void run_refresh(struct db_libpq *c, const struct job *j, int64_t *not_be
         *not_before_ns = now_ns() + LOCK_RETRY_MS * MS;
     } else if (!ok && e.class == ERR_SERVER) {
         explain_denial(c, j->owner, &e);
-        dvm_log_err(d, DVM_LOG_ERROR, &e, "refresh_failed database=%s st=%s", j->database->name,
-                    j->relation);
         record_failure(c, j, &e, started);
     } else if (!ok) {
         /* The server went away, or we are stopping: nothing happened, and nobody is to blame. */

@@ -10,7 +10,7 @@ LANGUAGE plpgsql STABLE AS $body$ BEGIN RETURN pgtrickle._version(); END $body$;
 CREATE OR REPLACE FUNCTION pgtrickle._scheduler_is_running() RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
     SELECT EXISTS (SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-                   AND l.classid = 1885826155 AND l.objid = 2 AND l.objsubid = 2)
+                   AND l.classid = 1885828203 AND l.objid = 2 AND l.objsubid = 2)
 $body$;
 
 -- How old a stream table may get: its schedule by its tier; NULL for cron, calculated, frozen and IMMEDIATE.

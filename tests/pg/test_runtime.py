@@ -197,3 +197,76 @@ def test_long_refresh_holds_up_nobody_and_ends_with_the_daemon(world):
             expect(field(direct, "slow", "consecutive_errors"), 0, "errors of a refresh that was interrupted")
     finally:
         cluster.stop()
+
+
+def test_look_that_fails_stops_one_and_not_the_others(world):
+    with world.database() as connect:
+        conn = connect()
+        conn.execute(BASE)
+        create(conn, "sturdy", BY_REGION, refresh_mode="DIFFERENTIAL")
+        conn.execute("CREATE TABLE numbers (n int)")
+        create(conn, "broken", "SELECT n FROM numbers", refresh_mode="DIFFERENTIAL")
+        relid = pg.one(conn, "SELECT 'numbers'::regclass::oid")
+        conn.execute(f"ALTER TABLE pgtrickle_changes.c_{relid} RENAME TO elsewhere")
+        pg.wait_until(lambda: field(conn, "broken", "status") == "ERROR", 20, "status ERROR")
+        expect(f"c_{relid}" in field(conn, "broken", "last_error_message"), True, "the message of the server")
+        conn.execute("INSERT INTO orders (region, amount) VALUES ('new', 7)")
+        pg.wait_equal(conn, "sturdy", BY_REGION)
+        expect(f"scheduler_lost database={connect.name} " in connect.daemon.log(), False, "the election is lost")
+
+
+def test_drops_do_not_disturb_the_scheduler(world):
+    with world.database() as connect:
+        conn = connect()
+        conn.execute(BASE)
+        for _ in range(10):
+            create(conn, "by_region", BY_REGION, refresh_mode="DIFFERENTIAL")
+            create(conn, "often", BY_REGION, schedule="1s", refresh_mode="DIFFERENTIAL")
+            conn.execute("INSERT INTO orders (region, amount) VALUES ('new', 7)")
+            conn.execute("DROP STREAM TABLE by_region; DROP STREAM TABLE often")
+        expect(f"scheduler_lost database={connect.name} " in connect.daemon.log(), False, "the election is lost")
+
+
+def test_health_knows_the_running_scheduler(world):
+    with world.database() as connect:
+        conn = connect()
+        conn.execute(BASE)
+        create(conn, "by_region", BY_REGION, schedule="1s", refresh_mode="DIFFERENTIAL")
+        pg.wait_until(lambda: refreshes(conn, "by_region", "initiated_by = 'INITIAL'") > 0, 20, "a refresh")
+        pg.wait_until(lambda: pg.one(conn, "SELECT severity FROM pgtrickle.health_check() "
+                                           "WHERE check_name = 'scheduler_running'") == "OK", 20, "scheduler_running OK")
+
+
+def test_alteration_reads_the_query_as_it_was_given(world):
+    with world.database() as connect:
+        conn = connect()
+        conn.execute(BASE)
+        conn.execute("SET escape_string_warning = off; SET standard_conforming_strings = off")
+        create(conn, "quoted", r"SELECT id, 'it\'s' AS what FROM orders", schedule="1d")
+        conn.execute("SET standard_conforming_strings = on")
+        conn.execute("ALTER STREAM TABLE quoted SET (refresh_mode = 'FULL')")
+        conn.execute("SELECT pgtrickle.repair_stream_table('quoted')")
+        expect(pg.one(conn, "SELECT DISTINCT what FROM quoted"), "it's", "the constant")
+        expect(pg.one(conn, "SHOW standard_conforming_strings"), "on", "the session's setting")
+
+
+def test_alteration_keeps_the_names_of_columns(world):
+    with world.database() as connect:
+        conn = connect()
+        conn.execute(BASE)
+        conn.execute(f"CREATE STREAM TABLE named (a, b, c) WITH (schedule = '1d') AS {BY_REGION}")
+        for statement in ("ALTER STREAM TABLE named SET (refresh_mode = 'FULL')", "SELECT pgtrickle.repair_stream_table('named')",
+                          "ALTER STREAM TABLE named AS SELECT region, count(*), min(amount) FROM orders GROUP BY region"):
+            conn.execute(statement)
+            expect(pg.visible_columns(conn, "named"), ["a", "b", "c"], statement)
+        conn.execute(f"CREATE OR REPLACE STREAM TABLE named WITH (schedule = '1d') AS {BY_REGION}")
+        expect(pg.visible_columns(conn, "named"), ["region", "n", "total"], "CREATE OR REPLACE without a list")
+
+
+def test_names_in_messages_have_one_pair_of_quotes(world):
+    with world.database() as connect:
+        conn = connect()
+        conn.execute(BASE)
+        create(conn, "by_region", BY_REGION, schedule="1d")
+        for statement in ("ALTER STREAM TABLE nope SUSPEND", "DROP STREAM TABLE nope", "REFRESH STREAM TABLE nope"):
+            pg.expect_error(conn, statement, "42P01", '^stream table "nope" does not exist')

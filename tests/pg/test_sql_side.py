@@ -475,7 +475,7 @@ def test_monitoring_is_true(world):
         expect(rows(app, "SELECT recommended_mode, reason IS NOT NULL, confidence IN ('high', 'medium', 'low') FROM pgtrickle.recommend_refresh_mode('st')"),
                [("KEEP", True, True)], "recommendation")
         expect(rows(app, "SELECT status, scheduler_running FROM pgtrickle.quick_health"), [("WARNING", False)], "health without a scheduler")
-        maint.execute("SELECT pg_advisory_lock(1885826155, 2)")
+        maint.execute("SELECT pg_advisory_lock(1885828203, 2)")
         expect(rows(app, "SELECT status, scheduler_running FROM pgtrickle.quick_health"), [("OK", True)], "health with a scheduler")
         expect([r[0] for r in rows(app, "SELECT tree_line FROM pgtrickle.dependency_tree()")], ["app.st", "└── app.orders [src]"], "tree")
         expect(rows(app, "SELECT total_refreshes, successful_refreshes, total_rows_inserted, last_action, cdc_modes FROM pgtrickle.pg_stat_stream_tables"),
