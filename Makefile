@@ -71,7 +71,7 @@ check: check-programs
 
 # Everything: what check does, then the suites against real servers.
 test: deps
-	$(MAKE) all check-programs
+	$(MAKE) -j$(shell nproc) all check-programs
 	$(PYTHON) tests/run --layers $(addprefix --program=,$(CHECK_PROGRAMS)) --pg=15,18 --smoke=16,17
 
 asan:
