@@ -5,6 +5,19 @@
 
 SET LOCAL client_min_messages = warning;
 
+-- Who owns a schema can replace what is in it: one that another made before us is none of ours. A superuser's may be an earlier maintenance role's.
+DO $body$
+DECLARE
+    n record;
+BEGIN
+    FOR n IN SELECT s.nspname, r.rolname FROM pg_catalog.pg_namespace s JOIN pg_catalog.pg_roles r ON r.oid = s.nspowner
+             WHERE s.nspname IN ('pgtrickle', 'pgtrickle_changes', 'pgtrickle_run') AND r.rolname <> current_user AND NOT r.rolsuper LOOP
+        RAISE EXCEPTION 'schema "%" belongs to role "%"', n.nspname, n.rolname
+            USING ERRCODE = 'insufficient_privilege', HINT = 'Drop it, or let pgtrickle log in as that role (dvm_user in its configuration).';
+    END LOOP;
+END
+$body$;
+
 CREATE SCHEMA IF NOT EXISTS pgtrickle;
 CREATE SCHEMA IF NOT EXISTS pgtrickle_changes;
 GRANT USAGE ON SCHEMA pgtrickle, pgtrickle_changes TO PUBLIC;
