@@ -22,6 +22,10 @@ def expect(got, wanted, what):
 @contextlib.contextmanager
 def database(world):
     """A database whose SQL side belongs to role maint, who is no superuser; yields connect(user)."""
+    # These tests refresh by hand: no daemon that an earlier suite left running may do it first.
+    for daemon in world.daemons.values():
+        daemon.stop()
+    world.daemons.clear()
     name = f"sqlside{one_up(world)}"
     with world.cluster.connect() as admin:
         admin.execute(f"CREATE DATABASE {name} TEMPLATE template0")
