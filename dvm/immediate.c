@@ -7,11 +7,12 @@
  * empty goes in a later statement, when the row's lock is held. (One statement that decides between
  * update and delete on its snapshot loses updates.)
  *
- * Everything else (joins, recomputed groups, bags): writers take turns. Each first updates the one
- * row of pgtrickle_changes.l_<pgt_id>, and only a later statement looks, with a
- * snapshot that sees what the earlier writer committed; in REPEATABLE READ that update fails with
- * 40001 when another writer was there since the snapshot. BEFORE triggers count the
- * statements that are open on the sources: a statement may change several of them (writable CTEs,
+ * Everything else (joins, recomputed groups, bags): writers take turns. A BEFORE trigger updates the
+ * one row of pgtrickle_changes.l_<pgt_id>, once a transaction, and only later statements look,
+ * with a snapshot that sees what the earlier writer committed; in REPEATABLE READ that update
+ * fails with 40001 when another writer was there since the snapshot. The turn comes before the
+ * statement's own row locks: taken after them, two transactions of two statements each would wait for
+ * one another's rows. The BEFORE triggers also count the statements that are open on the sources: a statement may change several of them (writable CTEs,
  * cascades), and when the first AFTER trigger runs all have changed. Changes are then collected, and
  * the last AFTER trigger applies them together.
  */
@@ -547,9 +548,12 @@ static void put_forget(struct planner *p, struct text *t, const char *indent)
     put_setting(t, "collected", (long long)p->def->pgt_id, "''");
 }
 
-static void put_lock(struct planner *p, struct text *t, const char *indent)
+/* Not again when the row is of this transaction already: its versions could not be pruned. */
+static void put_turn(struct planner *p, struct text *t)
 {
-    text_printf(t, "%sUPDATE pgtrickle_changes.l_%lld SET n = n + 1;\n", indent,
+    text_printf(t,
+                "    UPDATE pgtrickle_changes.l_%lld SET n = n + 1 "
+                "WHERE xmin <> pg_current_xact_id()::xid;\n",
                 (long long)p->def->pgt_id);
 }
 
@@ -590,16 +594,13 @@ static void put_ordered_event(struct output *o, int source, const struct event *
                 "    CASE COALESCE(current_setting('pgtrickle.collected_%lld', true), '')\n"
                 "    WHEN '' THEN\n        IF EXISTS (SELECT FROM %s) THEN\n",
                 id, ev->any);
-    put_lock(p, &t, "        ");
     text_printf(&t, "        %s;\n        END IF;\n    WHEN 'rows' THEN\n",
                 plan_delta(p, ev->from, (uint64_t)1 << source, "__pgt_row"));
     put_collect(p, &t, source, ev->from);
-    put_lock(p, &t, "        ");
     text_printf(&t, "        %s;\n",
                 plan_delta(p, DELTA_FROM_PENDING, ~(uint64_t)0, "__pgt_row"));
     put_forget(p, &t, "        ");
     text_put(&t, "    ELSE\n");
-    put_lock(p, &t, "        ");
     text_printf(&t, "        %s;\n", plan_full(p, "__pgt_row"));
     put_forget(p, &t, "        ");
     text_put(&t, "    END CASE;\n");
@@ -623,7 +624,6 @@ static void put_ordered_truncate(struct output *o, int source)
     text_put(&t, "    IF __pgt_open > 0 THEN\n        ");
     put_setting(&t, "collected", (long long)p->def->pgt_id, "'all'");
     text_put(&t, "        RETURN NULL;\n    END IF;\n");
-    put_lock(p, &t, "    ");
     text_printf(&t, "    %s;\n", plan_full(p, "__pgt_row"));
     put_forget(p, &t, "    ");
     end_function(o, &t);
@@ -644,6 +644,7 @@ static void put_in_turn(struct output *o)
     emit(o, &t);
     text_init(&t);
     begin_function(p, &t, "open");
+    put_turn(p, &t);
     text_printf(&t,
                 "    PERFORM set_config('pgtrickle.open_%lld', (COALESCE(NULLIF(current_setting("
                 "'pgtrickle.open_%lld', true), ''), '0')::int + 1)::text, true);\n",
