@@ -97,7 +97,8 @@ static bool read_outputs(struct dvm_db *db, struct arena *a, struct catalog *cat
 {
     struct db_rows rows;
 
-    if (!db_query(db, a, &rows, e, "SELECT pg_catalog.pg_get_viewdef('" VIEW "'::pg_catalog.regclass)"))
+    if (!db_query(db, a, &rows, e,
+                  "SELECT pg_catalog.pg_get_viewdef('" VIEW "'::pg_catalog.regclass)"))
         return false;
     {
         struct str canonical = trimmed_query(db_cell(&rows, 0, 0));
@@ -125,7 +126,7 @@ static bool read_outputs(struct dvm_db *db, struct arena *a, struct catalog *cat
 
 /* Every relation that the definition names, views followed. */
 #define REACHED                                                                                    \
-    "WITH RECURSIVE reached(oid) AS (SELECT '" VIEW "'::pg_catalog.regclass::oid UNION "            \
+    "WITH RECURSIVE reached(oid) AS (SELECT '" VIEW "'::pg_catalog.regclass::oid UNION "           \
     "SELECT d.refobjid FROM reached v JOIN pg_catalog.pg_rewrite r ON r.ev_class = v.oid "         \
     "JOIN pg_catalog.pg_class vc ON vc.oid = v.oid AND vc.relkind = 'v' "                          \
     "JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass "     \
@@ -332,8 +333,7 @@ bool analyze(struct dvm_db *db, struct arena *a, const struct dvm_definition *d,
            create_view(db, d, cat, e) && db_exec(db, e, "SET LOCAL search_path = ''") &&
            read_outputs(db, a, cat, e) && read_tables(db, a, cat, e) &&
            read_columns(db, a, cat, e) && read_column_types(db, a, cat, e) &&
-           read_keys(db, a, cat, e) &&
-           read_functions(db, a, cat, e) &&
+           read_keys(db, a, cat, e) && read_functions(db, a, cat, e) &&
            db_exec(db, e, "ROLLBACK TO SAVEPOINT __pgt_analyze") &&
            db_exec(db, e, "RELEASE SAVEPOINT __pgt_analyze");
 }
@@ -351,16 +351,17 @@ bool analyze_types(struct dvm_db *db, struct arena *a, const uint32_t *oids, int
         text_printf(&list, "%s%u", i > 0 ? "," : "", oids[i]);
     }
     /* Domains count as their base types, arrays as their elements, ranges and multiranges as their
-     * bounds, enums as comparable; composites as not, since that depends on their fields. Our SQL runs with
-     * pg_catalog alone in its search path: a type whose = lies elsewhere (citext) would be compared
-     * by another. */
+     * bounds, enums as comparable; composites as not, since that depends on their fields. Our SQL
+     * runs with pg_catalog alone in its search path: a type whose = lies elsewhere (citext) would
+     * be compared by another. */
     ok = db_query(
         db, a, &rows, e,
         "WITH RECURSIVE base(asked, oid) AS (SELECT o, o FROM pg_catalog.unnest('{%s}'::oid[]) o "
         "UNION SELECT b.asked, CASE t.typtype WHEN 'd' THEN t.typbasetype WHEN 'r' THEN (SELECT "
         "r.rngsubtype FROM pg_catalog.pg_range r WHERE r.rngtypid = t.oid) WHEN 'm' THEN (SELECT "
         "r.rngsubtype FROM pg_catalog.pg_range r WHERE r.rngmultitypid = t.oid) ELSE t.typelem END "
-        "FROM base b JOIN pg_catalog.pg_type t ON t.oid = b.oid WHERE t.typtype IN ('d', 'r', 'm') OR "
+        "FROM base b JOIN pg_catalog.pg_type t ON t.oid = b.oid WHERE t.typtype IN ('d', 'r', 'm') "
+        "OR "
         "(t.typcategory = 'A' AND t.typelem <> 0)), "
         "leaf AS (SELECT b.asked, t.oid, t.typtype FROM base b JOIN pg_catalog.pg_type t ON "
         "t.oid = b.oid WHERE t.typtype NOT IN ('d', 'r', 'm') AND NOT (t.typcategory = 'A' AND "
@@ -368,12 +369,14 @@ bool analyze_types(struct dvm_db *db, struct arena *a, const uint32_t *oids, int
         "class AS (SELECT l.asked, am.amname, o.opcfamily, o.opcintype FROM leaf l CROSS JOIN "
         "pg_catalog.pg_am am JOIN pg_catalog.pg_opclass o ON o.opcmethod = am.oid AND o.opcdefault "
         "AND (o.opcintype = l.oid OR l.typtype = 'e' AND o.opcintype = 'anyenum'::regtype OR NOT "
-        "EXISTS (SELECT FROM pg_catalog.pg_opclass x WHERE x.opcmethod = am.oid AND x.opcdefault AND "
+        "EXISTS (SELECT FROM pg_catalog.pg_opclass x WHERE x.opcmethod = am.oid AND x.opcdefault "
+        "AND "
         "x.opcintype = l.oid) AND EXISTS (SELECT FROM pg_catalog.pg_cast k WHERE k.castsource = "
         "l.oid AND k.casttarget = o.opcintype AND k.castmethod = 'b' AND k.castcontext = 'i')) "
         "WHERE am.amname IN ('btree', 'hash')) "
         "SELECT asked, pg_catalog.bool_or(amname = 'btree' AND EXISTS (SELECT FROM "
-        "pg_catalog.pg_amop p JOIN pg_catalog.pg_operator q ON q.oid = p.amopopr WHERE p.amopfamily "
+        "pg_catalog.pg_amop p JOIN pg_catalog.pg_operator q ON q.oid = p.amopopr WHERE "
+        "p.amopfamily "
         "= opcfamily AND p.amoplefttype = opcintype AND p.amoprighttype = opcintype AND "
         "p.amopstrategy = 3 AND q.oprnamespace = 'pg_catalog'::regnamespace)), "
         "pg_catalog.bool_or(amname = 'hash' AND EXISTS (SELECT FROM pg_catalog.pg_amproc p WHERE "

@@ -14,8 +14,8 @@ struct cat_column {
     uint32_t type_oid;
     bool has_equality; /* see struct type_facts */
     bool exact;
-    bool not_null;     /* enforced and validated */
-    bool is_virtual;  /* generated, not stored: absent from transition tables */
+    bool not_null;   /* enforced and validated */
+    bool is_virtual; /* generated, not stored: absent from transition tables */
 };
 
 struct cat_key {
@@ -47,7 +47,7 @@ struct cat_function {
     const char *name;
     char volatility; /* i, s, v */
     bool aggregate;
-    bool builtin; /* pg_catalog */
+    bool builtin;     /* pg_catalog */
     bool is_operator; /* some operator's */
     bool returns_set;
 };

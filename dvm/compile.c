@@ -47,8 +47,7 @@ static bool refuse(struct compilation *c, const struct refusal *r)
 
 static bool refuse_any(struct compilation *c, const struct refusal *r)
 {
-    err_set(c->e, ERR_REFUSAL, "0A000",
-            "a stream table can't be defined over %s", r->what);
+    err_set(c->e, ERR_REFUSAL, "0A000", "a stream table can't be defined over %s", r->what);
     if (r->hint != NULL)
         err_hint(c->e, "%s", r->hint);
     c->e->position = sql_locate(c->d->query, r);
@@ -120,8 +119,7 @@ static bool decide(struct compilation *c)
         return refuse_any(c, &r);
     if (c->d->mode == DVM_FULL) {
         if (v != NULL)
-            warn(c, arena_printf(c->a,
-                                 "the volatile function %s is evaluated anew at each refresh",
+            warn(c, arena_printf(c->a, "the volatile function %s is evaluated anew at each refresh",
                                  v->name));
         return true;
     }
@@ -137,8 +135,7 @@ static bool decide(struct compilation *c)
         return true;
     if (c->d->mode != DVM_AUTO)
         return refuse(c, &r);
-    c->plan->downgrade_reason =
-        arena_printf(c->a, "%s can't be maintained differentially", r.what);
+    c->plan->downgrade_reason = arena_printf(c->a, "%s can't be maintained differentially", r.what);
     return true;
 }
 
@@ -353,7 +350,7 @@ static bool compile(struct compilation *c)
     planner_init(&c->planner, c->a, c->d, &c->cat, c->tree);
     if ((c->tree == NULL && !type_outputs(c)) || !put_columns(c))
         return false;
-    plan->mode = c->tree == NULL                 ? DVM_FULL
+    plan->mode = c->tree == NULL               ? DVM_FULL
                  : c->d->mode == DVM_IMMEDIATE ? DVM_IMMEDIATE
                                                : DVM_DIFFERENTIAL;
     plan->strategy = strategy_name(c->planner.strategy);

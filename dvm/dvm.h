@@ -21,8 +21,8 @@
 enum dvm_mode { DVM_AUTO, DVM_FULL, DVM_DIFFERENTIAL, DVM_IMMEDIATE };
 
 struct dvm_definition {
-    const char *query;   /* the user's text of the SELECT */
-    const char *schema;  /* of the stream table */
+    const char *query;  /* the user's text of the SELECT */
+    const char *schema; /* of the stream table */
     const char *name;
     const char *const *column_names; /* CREATE STREAM TABLE t (a, b): or NULL */
     int n_column_names;
@@ -33,9 +33,9 @@ struct dvm_definition {
 
 struct dvm_plan_column {
     const char *name;
-    const char *type;  /* format_type() with typmod, and COLLATE when not the type's own */
-    bool hidden;       /* __pgt_* */
-    bool not_null;     /* proved */
+    const char *type; /* format_type() with typmod, and COLLATE when not the type's own */
+    bool hidden;      /* __pgt_* */
+    bool not_null;    /* proved */
 };
 
 struct dvm_plan_source {
@@ -43,35 +43,35 @@ struct dvm_plan_source {
     const char *schema;
     const char *name;
     bool is_stream_table;
-    bool is_view;          /* inlined: a dependency, but nothing is captured on it */
-    const char **columns;  /* captured columns, in attribute order; n_columns 0 for FULL */
-    const int *attnums;    /* their attribute numbers: column a<attnum> of the buffer */
+    bool is_view;              /* inlined: a dependency, but nothing is captured on it */
+    const char **columns;      /* captured columns, in attribute order; n_columns 0 for FULL */
+    const int *attnums;        /* their attribute numbers: column a<attnum> of the buffer */
     const char **column_types; /* format_type with COLLATE */
     int n_columns;
 };
 
 /* All that creating and maintaining one stream table takes; lives in the arena passed in. */
 struct dvm_plan {
-    enum dvm_mode mode;          /* never AUTO */
-    const char *strategy;        /* "full", "linear", "recompute", "algebraic" */
+    enum dvm_mode mode;           /* never AUTO */
+    const char *strategy;         /* "full", "linear", "recompute", "algebraic" */
     const char *downgrade_reason; /* AUTO took FULL: why; else NULL */
     const char *canonical_query;
     struct dvm_plan_column *columns;
     int n_columns;
-    const char **key_columns;    /* unique key of the stream table; n_key_columns 0: a bag */
+    const char **key_columns; /* unique key of the stream table; n_key_columns 0: a bag */
     int n_key_columns;
     struct dvm_plan_source *sources;
     int n_sources;
     bool time_dependent;
-    const char **warnings;       /* NOTICEs for the user */
+    const char **warnings; /* NOTICEs for the user */
     int n_warnings;
-    const char **create_sql;     /* run in order as the owner: CREATE TABLE, indexes */
+    const char **create_sql; /* run in order as the owner: CREATE TABLE, indexes */
     int n_create_sql;
-    const char *fill_sql;        /* fills the empty table; answers a refresh row, no parameters */
-    const char **immediate_sql;  /* IMMEDIATE: functions and triggers, run in order as the owner */
+    const char *fill_sql;       /* fills the empty table; answers a refresh row, no parameters */
+    const char **immediate_sql; /* IMMEDIATE: functions and triggers, run in order as the owner */
     int n_immediate_sql;
-    const char *plan_json;       /* stored in pgt_stream_tables.plan; see docs/architecture.md */
-    const char *explain;         /* hidden columns, the operator tree, sources, line by line */
+    const char *plan_json; /* stored in pgt_stream_tables.plan; see docs/architecture.md */
+    const char *explain;   /* hidden columns, the operator tree, sources, line by line */
 };
 
 /* Analyses the definition in the session's current transaction and compiles it.  What can't be

@@ -7,14 +7,15 @@
  * empty goes in a later statement, when the row's lock is held. (One statement that decides between
  * update and delete on its snapshot loses updates.)
  *
- * Everything else (joins, recomputed groups, bags): writers take turns. A BEFORE trigger updates the
- * one row of pgtrickle_changes.l_<pgt_id>, once a transaction, and only later statements look,
+ * Everything else (joins, recomputed groups, bags): writers take turns. A BEFORE trigger updates
+ * the one row of pgtrickle_changes.l_<pgt_id>, once a transaction, and only later statements look,
  * with a snapshot that sees what the earlier writer committed; in REPEATABLE READ that update
  * fails with 40001 when another writer was there since the snapshot. The turn comes before the
- * statement's own row locks: taken after them, two transactions of two statements each would wait for
- * one another's rows. The BEFORE triggers also count the statements that are open on the sources: a statement may change several of them (writable CTEs,
- * cascades), and when the first AFTER trigger runs all have changed. Changes are then collected, and
- * the last AFTER trigger applies them together.
+ * statement's own row locks: taken after them, two transactions of two statements each would wait
+ * for one another's rows. The BEFORE triggers also count the statements that are open on the
+ * sources: a statement may change several of them (writable CTEs, cascades), and when the first
+ * AFTER trigger runs all have changed. Changes are then collected, and the last AFTER trigger
+ * applies them together.
  */
 #include "dvm/immediate.h"
 
@@ -68,8 +69,8 @@ static bool is_independent(const struct planner *p)
     return plan_find_scan(below) != NULL;
 }
 
-/* What constants and conversions in the definition may depend on is fixed at creation. A conversion by
- * output and input has no function that the catalog would show. */
+/* What constants and conversions in the definition may depend on is fixed at creation. A conversion
+ * by output and input has no function that the catalog would show. */
 static bool depends_on_settings(const struct planner *p)
 {
     for (int i = 0; i < p->cat->n_functions; i++)
@@ -358,10 +359,10 @@ static void put_group_computed(struct planner *p, struct text *t, enum delta_fro
     text_free(&d.with);
 }
 
-/* A NaN or an infinity was taken out of a sum: these groups are summed anew, under the row locks that
- * the upsert took. One statement may fire several triggers (INSERT … ON CONFLICT DO UPDATE, MERGE),
- * and what one of them sums anew has the changes of the others in it already; so once a group was
- * summed anew, later triggers of the transaction sum theirs anew too. */
+/* A NaN or an infinity was taken out of a sum: these groups are summed anew, under the row locks
+ * that the upsert took. One statement may fire several triggers (INSERT … ON CONFLICT DO UPDATE,
+ * MERGE), and what one of them sums anew has the changes of the others in it already; so once a
+ * group was summed anew, later triggers of the transaction sum theirs anew too. */
 static void put_group_repair(struct planner *p, struct text *t, enum delta_from from)
 {
     const struct op *g = p->group;
@@ -465,8 +466,9 @@ static void put_independent(struct output *o)
 
         text_init(&t);
         begin_function(p, &t, ev->name);
-        text_printf(&t, "    IF NOT EXISTS (SELECT FROM %s) THEN\n        RETURN NULL;\n"
-                        "    END IF;\n",
+        text_printf(&t,
+                    "    IF NOT EXISTS (SELECT FROM %s) THEN\n        RETURN NULL;\n"
+                    "    END IF;\n",
                     ev->any);
         put_guard(p, &t, source->oid);
         if (p->strategy == STRATEGY_ALGEBRAIC) {
@@ -581,8 +583,8 @@ static void put_ordered_event(struct output *o, int source, const struct event *
     begin_function(p, &t, name);
     put_close(p, &t);
     put_guard(p, &t, table->oid);
-    text_printf(&t,
-                "    IF __pgt_open > 0 THEN\n        IF EXISTS (SELECT FROM %s) THEN\n", ev->any);
+    text_printf(&t, "    IF __pgt_open > 0 THEN\n        IF EXISTS (SELECT FROM %s) THEN\n",
+                ev->any);
     put_collect(p, &t, source, ev->from);
     text_printf(&t,
                 "        IF COALESCE(current_setting('pgtrickle.collected_%lld', true), '') = '' "
@@ -597,8 +599,7 @@ static void put_ordered_event(struct output *o, int source, const struct event *
     text_printf(&t, "        %s;\n        END IF;\n    WHEN 'rows' THEN\n",
                 plan_delta(p, ev->from, (uint64_t)1 << source, "__pgt_row"));
     put_collect(p, &t, source, ev->from);
-    text_printf(&t, "        %s;\n",
-                plan_delta(p, DELTA_FROM_PENDING, ~(uint64_t)0, "__pgt_row"));
+    text_printf(&t, "        %s;\n", plan_delta(p, DELTA_FROM_PENDING, ~(uint64_t)0, "__pgt_row"));
     put_forget(p, &t, "        ");
     text_put(&t, "    ELSE\n");
     text_printf(&t, "        %s;\n", plan_full(p, "__pgt_row"));

@@ -335,8 +335,7 @@ static struct op *build_query(struct builder *b, const struct query *q, int *n_n
 static void scope_add(struct builder *b, struct scope *s, const char *qualifier, const char *name,
                       int column)
 {
-    struct scope_column *more =
-        arena_new_array(b->a, struct scope_column, (size_t)s->n + 1);
+    struct scope_column *more = arena_new_array(b->a, struct scope_column, (size_t)s->n + 1);
 
     if (s->n > 0)
         memcpy(more, s->columns, sizeof(*more) * (size_t)s->n);
@@ -397,8 +396,8 @@ static struct op *build_from(struct builder *b, const struct from_item *item, st
 
 /* The conjuncts of q, resolved; those that use time are set apart. */
 static bool split_conjuncts(struct builder *b, const struct qexpr *q, const struct scope *s,
-                            int n_groups, struct expr ***plain, int *n_plain,
-                            struct expr ***timed, int *n_timed)
+                            int n_groups, struct expr ***plain, int *n_plain, struct expr ***timed,
+                            int *n_timed)
 {
     int n = q == NULL ? 0 : q->n_conjuncts > 0 ? q->n_conjuncts : 1;
 
@@ -406,8 +405,7 @@ static bool split_conjuncts(struct builder *b, const struct qexpr *q, const stru
     *timed = arena_new_array(b->a, struct expr *, (size_t)n);
     *n_plain = *n_timed = 0;
     for (int i = 0; i < n; i++) {
-        struct expr *e =
-            resolve(b, q->n_conjuncts > 0 ? q->conjuncts[i] : q, s, n_groups);
+        struct expr *e = resolve(b, q->n_conjuncts > 0 ? q->conjuncts[i] : q, s, n_groups);
 
         if (e == NULL)
             return false;
@@ -483,8 +481,7 @@ static struct op *build_from(struct builder *b, const struct from_item *item, st
     case FROM_SUBQUERY:
         op = build_query(b, item->subquery, &n_named);
         for (int i = 0; op != NULL && i < n_named; i++)
-            scope_add(b, s, item->alias,
-                      column_name(item, i, item->subquery->targets[i].name), i);
+            scope_add(b, s, item->alias, column_name(item, i, item->subquery->targets[i].name), i);
         return op;
     }
     return NULL;
@@ -567,8 +564,7 @@ static struct op *build_grouping(struct builder *b, const struct query *q, struc
                                  const struct scope *s)
 {
     struct expr **keys = arena_new_array(b->a, struct expr *, (size_t)q->n_groups);
-    struct op_aggregate *aggs =
-        arena_new_array(b->a, struct op_aggregate, (size_t)q->n_aggs);
+    struct op_aggregate *aggs = arena_new_array(b->a, struct op_aggregate, (size_t)q->n_aggs);
 
     for (int i = 0; i < q->n_groups; i++) {
         keys[i] = resolve(b, q->groups[i], s, 0);
@@ -628,10 +624,8 @@ static struct op *build_distinct_on(struct builder *b, const struct query *q, st
     /* The key expressions become columns, so that they can be the key. */
     {
         int n = child->n_columns;
-        struct expr **all =
-            arena_new_array(b->a, struct expr *, (size_t)(n + q->n_distinct_on));
-        const char **names =
-            arena_new_array(b->a, const char *, (size_t)(n + q->n_distinct_on));
+        struct expr **all = arena_new_array(b->a, struct expr *, (size_t)(n + q->n_distinct_on));
+        const char **names = arena_new_array(b->a, const char *, (size_t)(n + q->n_distinct_on));
 
         key = arena_new_array(b->a, int, (size_t)q->n_distinct_on);
         for (int i = 0; i < n; i++) {

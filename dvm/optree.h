@@ -41,8 +41,16 @@ struct value_type {
     bool exact; /* equal values look alike: not so for 1.0 and 1.00 */
 };
 
-enum op_kind { OP_SCAN, OP_FILTER, OP_PROJECT, OP_JOIN, OP_LEFT_JOIN, OP_UNION_ALL, OP_GROUP,
-               OP_DISTINCT_ON };
+enum op_kind {
+    OP_SCAN,
+    OP_FILTER,
+    OP_PROJECT,
+    OP_JOIN,
+    OP_LEFT_JOIN,
+    OP_UNION_ALL,
+    OP_GROUP,
+    OP_DISTINCT_ON
+};
 
 struct op_column {
     const char *name; /* for people */
@@ -62,8 +70,8 @@ struct op {
     int id; /* names CTEs */
     struct op_column *columns;
     int n_columns;
-    bool *needed;           /* per column: does anything above use it */
-    bool has_key;           /* rows are unique by the columns in key (none: at most one row) */
+    bool *needed; /* per column: does anything above use it */
+    bool has_key; /* rows are unique by the columns in key (none: at most one row) */
     int *key;
     int n_key;
     struct op *left, *right; /* left is the only child of unary operators */
@@ -89,12 +97,12 @@ struct op {
 };
 
 struct optree {
-    struct op *root;     /* columns: the definition's, then hidden key columns */
-    int n_outputs;       /* the definition's */
+    struct op *root; /* columns: the definition's, then hidden key columns */
+    int n_outputs;   /* the definition's */
     int n_ops;
     const struct cat_table **sources; /* captured tables, each once */
     int n_sources;
-    int *scans_of;       /* per source: how often it is scanned */
+    int *scans_of; /* per source: how often it is scanned */
     bool time_dependent;
     struct value_type *types; /* of the root's columns */
 };

@@ -55,10 +55,12 @@ static bool is_algebraic(const struct op *g, int i)
  * digits than 3.1 / 3. */
 static bool hides_scale(const struct expr *e)
 {
-    static const char *const words[] = { "COALESCE", "NULLIF", "GREATEST", "LEAST", "CASE", "WHEN",
-                                         "THEN", "ELSE", "END", "AND", "OR", "NOT", "IS", "NULL",
-                                         "numeric", "bigint", "int",
-                                         "smallint", "double", "precision", "round", "trunc", "ceil", "floor", "abs", "sign", NULL };
+    static const char *const words[] = { "COALESCE", "NULLIF", "GREATEST", "LEAST",  "CASE",
+                                         "WHEN",     "THEN",   "ELSE",     "END",    "AND",
+                                         "OR",       "NOT",    "IS",       "NULL",   "numeric",
+                                         "bigint",   "int",    "smallint", "double", "precision",
+                                         "round",    "trunc",  "ceil",     "floor",  "abs",
+                                         "sign",     NULL };
 
     for (const char *at = e->text; *at != '\0';) {
         size_t n = 0;
@@ -104,13 +106,14 @@ static enum scale scale_of(const struct op *op, int i, const struct op *group, i
     return most == SCALE_HIDDEN && !hides_scale(e) ? SCALE_SHOWN : most;
 }
 
-/* A sum of numerics without a fixed scale keeps the zeros of rows that have gone. As a value it is right;
- * what is computed from it may not be. */
+/* A sum of numerics without a fixed scale keeps the zeros of rows that have gone. As a value it is
+ * right; what is computed from it may not be. */
 static bool scale_is_shown(const struct op *root, const struct op *group, int i)
 {
     const struct value_type *t = &group->aggregate_types[i];
 
-    if (strcmp(group->aggregates[i].function, "sum") != 0 || t->oid != OID_NUMERIC || t->typmod >= 0)
+    if (strcmp(group->aggregates[i].function, "sum") != 0 || t->oid != OID_NUMERIC ||
+        t->typmod >= 0)
         return false;
     for (int k = 0; k < root->n_columns; k++)
         if (scale_of(root, k, group, group->n_exprs + i) == SCALE_SHOWN)
@@ -269,8 +272,8 @@ void planner_init(struct planner *p, struct arena *a, const struct dvm_definitio
             choose_states(p);
         }
     }
-    p->columns = arena_new_array(a, struct st_column,
-                                 (size_t)(cat->n_outputs + n_hidden + p->n_states));
+    p->columns =
+        arena_new_array(a, struct st_column, (size_t)(cat->n_outputs + n_hidden + p->n_states));
     for (int i = 0; i < cat->n_outputs; i++)
         add_column(p, cat->outputs[i].name, cat->outputs[i].type, false,
                    tree != NULL && tree->root->columns[i].not_null,
@@ -378,7 +381,8 @@ void plan_put_on_conflict(struct planner *p, struct text *out, bool only_changed
         struct text value;
 
         /* A linear key is the row's own, and may change its looks. */
-        if (is_key(p, i) && (p->strategy != STRATEGY_LINEAR || value_is_exact(&p->columns[i].facts)))
+        if (is_key(p, i) &&
+            (p->strategy != STRATEGY_LINEAR || value_is_exact(&p->columns[i].facts)))
             continue;
         text_put(out, first ? "UPDATE SET " : ", ");
         text_put_ident(out, p->columns[i].name);
@@ -526,9 +530,8 @@ static void put_summed(struct planner *p, struct text *out, const char *rows, bo
     text_put(out, "SELECT ");
     for (int i = 0; i < p->n_columns; i++)
         text_printf(out,
-                    p->columns[i].facts.has_equality
-                        ? "x.c%d, "
-                        : "(pg_catalog.array_agg(x.c%d))[1] AS c%d, ",
+                    p->columns[i].facts.has_equality ? "x.c%d, "
+                                                     : "(pg_catalog.array_agg(x.c%d))[1] AS c%d, ",
                     i, i);
     text_printf(out, "pg_catalog.sum(x.w)::bigint AS w FROM %s x", rows);
     for (int i = 0; i < p->n_columns; i++) {
@@ -707,8 +710,8 @@ bool plan_computes(const struct planner *p)
     return false;
 }
 
-/* What is computed from aggregates may fail where there are no rows (100 / count(*)), or where the numbers
- * are only a change. */
+/* What is computed from aggregates may fail where there are no rows (100 / count(*)), or where the
+ * numbers are only a change. */
 static void put_projections(struct planner *p, struct text *out, const struct op *op,
                             const char *base, bool is_change)
 {

@@ -52,7 +52,7 @@ struct planner {
     int n_columns;
     const int *key; /* columns of the stream table; n_key 0: a bag (or a single row) */
     int n_key;
-    bool images; /* what a delta takes out looks as it is stored */
+    bool images;          /* what a delta takes out looks as it is stored */
     struct state *states; /* [0] is the count of rows */
     int n_states;
     int *count_state, *sum_state; /* per aggregate of group; -1: none */
@@ -82,9 +82,9 @@ void plan_put_target(struct planner *p, struct text *out);
 bool plan_has_inexact_state(const struct planner *p);
 /* SELECT k0.., n, s1.. of the change of each group, from the change of the group's input. */
 void plan_put_group_changes(struct planner *p, struct delta *d, struct text *out);
-/* SELECT c0.. (all columns of the stream table) and n from base, which has k0.., s0... When base is a
- * change and not a state, a column that stores a sum gets the sum's change, NULL only for none, and
- * what is computed from aggregates is NULL. */
+/* SELECT c0.. (all columns of the stream table) and n from base, which has k0.., s0... When base is
+ * a change and not a state, a column that stores a sum gets the sum's change, NULL only for none,
+ * and what is computed from aggregates is NULL. */
 void plan_put_outputs(struct planner *p, const char *base, bool is_change, struct text *out);
 /* Whether the definition's column i is computed from aggregates; whether any is. */
 bool plan_is_computed(const struct planner *p, int i);

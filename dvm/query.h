@@ -29,7 +29,7 @@ struct qexpr {
     struct hole *holes;
     int n_holes;
     bool uses_time;
-    const char *key; /* text with the holes' names in it: equal keys, equal expressions */
+    const char *key;          /* text with the holes' names in it: equal keys, equal expressions */
     struct qexpr **conjuncts; /* WHERE a AND b: its parts; n_conjuncts 0 when not an AND */
     int n_conjuncts;
     /* `left op right` with time on exactly one side: for index ranges; else NULL. op has time on

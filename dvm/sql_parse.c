@@ -269,9 +269,9 @@ static bool is_aggregate(const struct parser *p, const PgQuery__FuncCall *f, con
 static bool aggregate_is_supported(const char *name)
 {
     static const char *const known[] = {
-        "count",       "sum",      "avg",     "min",     "max",         "bool_and",
-        "bool_or",     "every",    "bit_and", "bit_or",  "bit_xor",     "stddev",
-        "stddev_pop",  "stddev_samp", "variance", "var_pop", "var_samp", NULL,
+        "count",      "sum",         "avg",      "min",     "max",      "bool_and",
+        "bool_or",    "every",       "bit_and",  "bit_or",  "bit_xor",  "stddev",
+        "stddev_pop", "stddev_samp", "variance", "var_pop", "var_samp", NULL,
     };
 
     for (int i = 0; known[i] != NULL; i++)
@@ -418,13 +418,14 @@ static bool find_equality(void *arg, Node *node)
 
     if (node->node_case == PG_QUERY__NODE__NODE__NOT_SET)
         return true;
-    *found = *found || means_equality(node) ||
-             (node->node_case == PG_QUERY__NODE__NODE_JOIN_EXPR &&
-              node->join_expr->n_using_clause > 0);
+    *found =
+        *found || means_equality(node) ||
+        (node->node_case == PG_QUERY__NODE__NODE_JOIN_EXPR && node->join_expr->n_using_clause > 0);
     return *found || each_child((ProtobufCMessage *)node->column_ref, find_equality, found);
 }
 
-#define UNCERTAIN_EQUALITY "CASE x WHEN, NULLIF, IS DISTINCT FROM or USING with operators of an extension"
+#define UNCERTAIN_EQUALITY                                                                         \
+    "CASE x WHEN, NULLIF, IS DISTINCT FROM or USING with operators of an extension"
 
 static bool has_column(void *arg, Node *node)
 {
@@ -440,7 +441,9 @@ static bool has_column(void *arg, Node *node)
  * evaluated. What the catalog calls a conversion by output and input has no function to judge. */
 static bool reads_clock(const PgQuery__TypeCast *cast)
 {
-    static const char *const clocks[] = { "date", "time", "timetz", "timestamp", "timestamptz", NULL };
+    static const char *const clocks[] = {
+        "date", "time", "timetz", "timestamp", "timestamptz", NULL
+    };
     const PgQuery__TypeName *type = cast->type_name;
     const char *name = type->n_names > 0 ? node_string(type->names[type->n_names - 1]) : NULL;
     bool columns = false;
@@ -485,8 +488,7 @@ static bool punch_node(void *arg, Node *node)
     struct punch *c = arg;
     const char *name;
 
-    if (c->grouped && c->query->n_groups > 0 &&
-        node->node_case != PG_QUERY__NODE__NODE_A_CONST &&
+    if (c->grouped && c->query->n_groups > 0 && node->node_case != PG_QUERY__NODE__NODE_A_CONST &&
         node->node_case != PG_QUERY__NODE__NODE_STRING) {
         const char *key = deparse(c->p, node);
 
@@ -504,7 +506,8 @@ static bool punch_node(void *arg, Node *node)
         return punch_column(c, node);
     case PG_QUERY__NODE__NODE_TYPE_CAST:
         if (reads_clock(node->type_cast))
-            return refuse(c->p, REFUSAL_OTHER, "a text that is read as a date or time", NULL) != NULL;
+            return refuse(c->p, REFUSAL_OTHER, "a text that is read as a date or time", NULL) !=
+                   NULL;
         if (names_objects(node->type_cast))
             return refuse(c->p, REFUSAL_OTHER, "names of database objects", NULL) != NULL;
         return punch_children(c, node);
@@ -734,8 +737,8 @@ static struct from_item *range_var(struct parser *p, PgQuery__RangeVar *r, struc
     }
     table = find_table(p->cat, qualified ? r->schemaname : NULL, r->relname);
     if (table == NULL)
-        return refuse(p, REFUSAL_TABLE,
-                      arena_printf(p->a, "the source %s", r->relname), r->relname);
+        return refuse(p, REFUSAL_TABLE, arena_printf(p->a, "the source %s", r->relname),
+                      r->relname);
     if (table->relkind == 'v')
         return view_item(p, table, r->alias);
     item = arena_new(p->a, struct from_item);
@@ -784,8 +787,7 @@ static struct from_item *join_expr(struct parser *p, struct query *q, PgQuery__J
     return item;
 }
 
-static struct from_item *to_from(struct parser *p, struct query *q, Node *n,
-                                 struct cte_scope *ctes)
+static struct from_item *to_from(struct parser *p, struct query *q, Node *n, struct cte_scope *ctes)
 {
     struct from_item *item;
     PgQuery__RangeSubselect *sub;
@@ -957,8 +959,7 @@ static bool add_targets(struct parser *p, struct query *q, PgQuery__SelectStmt *
         if (t->name != NULL && t->name[0] != '\0')
             out->name = t->name;
         else if (t->val->node_case == PG_QUERY__NODE__NODE_COLUMN_REF)
-            out->name = node_string(
-                t->val->column_ref->fields[t->val->column_ref->n_fields - 1]);
+            out->name = node_string(t->val->column_ref->fields[t->val->column_ref->n_fields - 1]);
         else
             out->name = "?column?";
     }
@@ -1006,8 +1007,7 @@ static struct query *to_query(struct parser *p, PgQuery__SelectStmt *s, struct c
                  has_aggregate(p, s->target_list, s->n_target_list);
     if (!add_groups(p, q, s) || !add_targets(p, q, s))
         return NULL;
-    if (s->having_clause != NULL &&
-        (q->having = to_qexpr(p, q, s->having_clause, true)) == NULL)
+    if (s->having_clause != NULL && (q->having = to_qexpr(p, q, s->having_clause, true)) == NULL)
         return NULL;
     if (!add_distinct(p, q, s))
         return NULL;

@@ -59,7 +59,8 @@ bool sql_equality_is_certain(struct arena *a, const struct catalog *cat, const c
 /* Where in the user's text the refused thing stands: 1-based characters, 0 when not found. */
 int sql_locate(const char *user_query, const struct refusal *refused);
 
-/* Whether the text is one SELECT that stores nothing; *parsed: whether this parser knows its syntax. */
+/* Whether the text is one SELECT that stores nothing; *parsed: whether this parser knows its
+ * syntax. */
 bool sql_is_select(const char *user_query, bool *parsed);
 
 /* Where the text's first statement lies, up to its semicolon; false when it can't be parsed. */

@@ -15,25 +15,70 @@ static bool refuse(struct refusal *r, enum refusal_kind kind, const char *what, 
 static bool stable_is_pinned(const char *name)
 {
     static const char *const known[] = {
-        "now", "transaction_timestamp", "statement_timestamp",
+        "now",
+        "transaction_timestamp",
+        "statement_timestamp",
         /* depend on TimeZone, DateStyle, IntervalStyle, lc_* */
-        "date_trunc", "date_part", "extract", "date_bin", "to_char", "to_timestamp", "to_date",
-        "to_number", "timezone", "make_timestamptz", "timestamptz", "timestamp", "date", "time",
-        "timetz", "generate_series", "timestamptz_pl_interval", "timestamptz_mi_interval",
-        "interval_pl_timestamptz", "timestamptz_in", "timestamptz_out", "overlaps",
-        "cash_in", "cash_out", "money", "numeric",
+        "date_trunc",
+        "date_part",
+        "extract",
+        "date_bin",
+        "to_char",
+        "to_timestamp",
+        "to_date",
+        "to_number",
+        "timezone",
+        "make_timestamptz",
+        "timestamptz",
+        "timestamp",
+        "date",
+        "time",
+        "timetz",
+        "generate_series",
+        "timestamptz_pl_interval",
+        "timestamptz_mi_interval",
+        "interval_pl_timestamptz",
+        "timestamptz_in",
+        "timestamptz_out",
+        "overlaps",
+        "cash_in",
+        "cash_out",
+        "money",
+        "numeric",
         /* call output functions of their arguments */
-        "textanycat", "anytextcat", "concat", "concat_ws", "format", "quote_literal", "quote_nullable", "to_json", "to_jsonb",
-        "row_to_json", "array_to_json", "json_build_object", "json_build_array",
-        "jsonb_build_object", "jsonb_build_array", "array_to_string", "string_to_array",
-        "array_in", "array_out", "record_out", "range_out",
+        "textanycat",
+        "anytextcat",
+        "concat",
+        "concat_ws",
+        "format",
+        "quote_literal",
+        "quote_nullable",
+        "to_json",
+        "to_jsonb",
+        "row_to_json",
+        "array_to_json",
+        "json_build_object",
+        "json_build_array",
+        "jsonb_build_object",
+        "jsonb_build_array",
+        "array_to_string",
+        "string_to_array",
+        "array_in",
+        "array_out",
+        "record_out",
+        "range_out",
         /* the text search configuration */
-        "to_tsvector", "to_tsquery", "plainto_tsquery", "phraseto_tsquery", "websearch_to_tsquery",
-        "ts_headline", "regclassout",
+        "to_tsvector",
+        "to_tsquery",
+        "plainto_tsquery",
+        "phraseto_tsquery",
+        "websearch_to_tsquery",
+        "ts_headline",
+        "regclassout",
         NULL,
     };
-    static const char *const comparisons[] = { "_lt_", "_le_", "_eq_", "_ne_", "_gt_", "_ge_",
-                                               "_cmp_", NULL };
+    static const char *const comparisons[] = { "_lt_", "_le_", "_eq_",  "_ne_",
+                                               "_gt_", "_ge_", "_cmp_", NULL };
 
     for (int i = 0; known[i] != NULL; i++)
         if (strcmp(name, known[i]) == 0)
@@ -68,7 +113,8 @@ bool support_check_any(struct arena *a, const struct catalog *cat, struct refusa
                           "Other sessions can't see a temporary table: use a permanent one.");
     }
     if (n_relations == 0)
-        return refuse(refused, REFUSAL_NO_SOURCE, "a definition that reads no table of the user's", NULL, NULL);
+        return refuse(refused, REFUSAL_NO_SOURCE, "a definition that reads no table of the user's",
+                      NULL, NULL);
     return true;
 }
 
@@ -103,8 +149,7 @@ static bool check_table(struct arena *a, const struct cat_table *t, struct refus
     return true;
 }
 
-bool support_check_differential(struct arena *a, const struct catalog *cat,
-                                struct refusal *refused)
+bool support_check_differential(struct arena *a, const struct catalog *cat, struct refusal *refused)
 {
     for (int i = 0; i < cat->n_tables; i++)
         if (!check_table(a, &cat->tables[i], refused))

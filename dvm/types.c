@@ -17,8 +17,7 @@ static void remember(struct typing *t, struct value_type *type)
 {
     if (t->n_all == t->capacity) {
         int capacity = 2 * t->capacity + 64;
-        struct value_type **more =
-            arena_new_array(t->a, struct value_type *, (size_t)capacity);
+        struct value_type **more = arena_new_array(t->a, struct value_type *, (size_t)capacity);
 
         for (int i = 0; i < t->n_all; i++)
             more[i] = t->all[i];
@@ -178,7 +177,8 @@ bool types_format(struct dvm_db *db, struct arena *a, const struct value_type *t
     /* With nothing in the search path every name is qualified. */
     if (n > 0)
         ok = db_exec(db, e, "SAVEPOINT __pgt_types") &&
-             db_exec(db, e, "SET LOCAL search_path = ''") && db_query(db, a, &rows, e, "%s", sql.ptr) &&
+             db_exec(db, e, "SET LOCAL search_path = ''") &&
+             db_query(db, a, &rows, e, "%s", sql.ptr) &&
              db_exec(db, e, "ROLLBACK TO SAVEPOINT __pgt_types") &&
              db_exec(db, e, "RELEASE SAVEPOINT __pgt_types");
     for (int i = 0; ok && i < n; i++)

@@ -528,8 +528,8 @@ static void forget_statements(struct server *s)
     s->client->statements = kept;
 }
 
-/* The tag tells when the session forgot its statements, and when the client took over (BEGIN) or ended
- * (COMMIT) the block that a job opened around its pipeline. */
+/* The tag tells when the session forgot its statements, and when the client took over (BEGIN) or
+ * ended (COMMIT) the block that a job opened around its pipeline. */
 static void on_command_complete(struct server *s, struct str body)
 {
     struct str tag = { body.ptr, body.len > 0 ? body.len - 1 : 0 };

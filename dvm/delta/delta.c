@@ -5,13 +5,13 @@
 #include <string.h>
 
 static delta_rule *const delta_rules[] = {
-    [OP_SCAN] = delta_scan,             /* the rows captured, by weight                        */
-    [OP_FILTER] = delta_filter,         /* dF(R) = F(dR), and what the passing of time flips   */
-    [OP_PROJECT] = delta_project,       /* dP(R) = P(dR)                                       */
-    [OP_JOIN] = delta_join,             /* d(R*S) = dR*S + R*dS - dR*dS                        */
-    [OP_LEFT_JOIN] = delta_left_join,   /* inner part, and the rows whose having a match flips */
-    [OP_UNION_ALL] = delta_union_all,   /* d(R+S) = dR + dS                                    */
-    [OP_GROUP] = delta_group,           /* affected groups, new minus old                      */
+    [OP_SCAN] = delta_scan,               /* the rows captured, by weight                        */
+    [OP_FILTER] = delta_filter,           /* dF(R) = F(dR), and what the passing of time flips   */
+    [OP_PROJECT] = delta_project,         /* dP(R) = P(dR)                                       */
+    [OP_JOIN] = delta_join,               /* d(R*S) = dR*S + R*dS - dR*dS                        */
+    [OP_LEFT_JOIN] = delta_left_join,     /* inner part, and the rows whose having a match flips */
+    [OP_UNION_ALL] = delta_union_all,     /* d(R+S) = dR + dS                                    */
+    [OP_GROUP] = delta_group,             /* affected groups, new minus old                      */
     [OP_DISTINCT_ON] = delta_distinct_on, /* affected keys, new minus old                      */
 };
 

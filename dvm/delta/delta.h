@@ -48,8 +48,8 @@ void delta_init(struct delta *d, struct arena *a, const struct optree *tree, enu
  * changed. */
 const char *delta_of(struct delta *d, const struct op *op);
 
-/* SELECT of the needed columns of op as of now. With restricted, that operator is evaluated only for
- * the keys in keys_cte (a scan: the rows with these keys). */
+/* SELECT of the needed columns of op as of now. With restricted, that operator is evaluated only
+ * for the keys in keys_cte (a scan: the rows with these keys). */
 void delta_put_new(struct text *out, const struct op *op, const struct op *restricted,
                    const char *keys_cte);
 
@@ -57,8 +57,8 @@ void delta_put_new(struct text *out, const struct op *op, const struct op *restr
  * several equal values (1.0 and 1.00), and not always the same one. */
 bool delta_rows_have_images(const struct op *op);
 
-/* op's DISTINCT ON over the relation `from`. Ties of ORDER BY are broken by all columns, so that the
- * choice is the same each time. */
+/* op's DISTINCT ON over the relation `from`. Ties of ORDER BY are broken by all columns, so that
+ * the choice is the same each time. */
 void delta_put_distinct_on(struct text *out, const struct op *op, const char *from);
 
 /* SELECT of the needed columns of op's input, now, for the affected keys only. */
@@ -76,8 +76,8 @@ void delta_cte_end(struct delta *d);
 /* ---- writing SQL --------------------------------------------------------------------------- */
 
 /* An expression over the input. Columns below split are left.c<n>, the others right.c<n-split>. */
-void put_expr(struct text *out, const struct expr *e, const char *left, const char *right, int split,
-              const char *time);
+void put_expr(struct text *out, const struct expr *e, const char *left, const char *right,
+              int split, const char *time);
 /* An expression over one relation. The refresh's time is now(). */
 void put_expr_over(struct text *out, const struct expr *e, const char *alias);
 /* "alias.c0, alias.c2": the needed columns, each followed by ", " when comma_last. */

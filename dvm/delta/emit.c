@@ -4,8 +4,8 @@
 
 #include "dvm/delta/delta.h"
 
-void put_expr(struct text *out, const struct expr *e, const char *left, const char *right, int split,
-              const char *time)
+void put_expr(struct text *out, const struct expr *e, const char *left, const char *right,
+              int split, const char *time)
 {
     const char *at = e->text;
 

@@ -22,8 +22,9 @@ static void put_captured(struct text *out, const struct op *op, const char *weig
     text_printf(out, "%s AS w FROM %s b", weight, from);
 }
 
-/* What came and went between two refreshes is no change: SELECT c<i>.., sum(w) of the buffer's rows. A
- * value that the definition can't digest (a text that is no number) does no harm once it is gone. */
+/* What came and went between two refreshes is no change: SELECT c<i>.., sum(w) of the buffer's
+ * rows. A value that the definition can't digest (a text that is no number) does no harm once it is
+ * gone. */
 static void put_net(struct text *out, const struct op *op, const char *captured)
 {
     struct text group;
@@ -45,7 +46,8 @@ static void put_net(struct text *out, const struct op *op, const char *captured)
         text_put(&group, group.len > 0 ? ", " : " GROUP BY ");
         put_image_key(&group, &type, value);
     }
-    text_printf(out, "pg_catalog.sum(x.w)::bigint AS w FROM (%s) x%s HAVING pg_catalog.sum(x.w) <> 0",
+    text_printf(out,
+                "pg_catalog.sum(x.w)::bigint AS w FROM (%s) x%s HAVING pg_catalog.sum(x.w) <> 0",
                 captured, group.len > 0 ? group.ptr : "");
     text_free(&group);
 }
@@ -118,8 +120,7 @@ static bool time_side_is_constant(const struct expr *e)
 /* x >= T flips for T_old <= x < T_new (or the other way round):
  *   (p(T_new) - p(T_old)) over R_old = R_new - dR.
  * Example: order_date >= CURRENT_DATE at midnight: yesterday's rows come with weight -1. */
-static void put_flips(const struct op *op, const char *rows, const char *weight,
-                      struct text *out)
+static void put_flips(const struct op *op, const char *rows, const char *weight, struct text *out)
 {
     const struct expr *p = op->predicate;
 

@@ -1,4 +1,5 @@
-/* The SQL side, embedded at build time from dvm/sql/NN_*.sql, in name order; ends with a NULL name. */
+/* The SQL side, embedded at build time from dvm/sql/NN_*.sql, in name order; ends with a NULL name.
+ */
 #ifndef PGTRICKLE_DVM_SQL_EMBEDDED_H
 #define PGTRICKLE_DVM_SQL_EMBEDDED_H
 
