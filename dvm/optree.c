@@ -198,7 +198,7 @@ static struct op *new_filter(struct builder *b, struct op *child, struct expr *p
 {
     struct op *op;
 
-    if (predicate == NULL)
+    if (predicate == NULL || child == NULL)
         return child;
     op = new_op(b, OP_FILTER, child->n_columns);
     op->left = child;
@@ -802,12 +802,14 @@ static void need_children(struct op *op, bool *wanted)
 
 static void need(struct op *op, const bool *wanted)
 {
-    size_t n_input = (size_t)(op->left != NULL ? op->left->n_columns : 0) +
-                     (size_t)(op->right != NULL ? op->right->n_columns : 0);
-    bool *input = calloc(n_input + 1, sizeof(bool));
+    size_t n_input = 1;
+    bool *input;
 
-    if (input == NULL)
-        abort();
+    if (op == NULL)
+        return;
+    n_input += (size_t)(op->left != NULL ? op->left->n_columns : 0);
+    n_input += (size_t)(op->right != NULL ? op->right->n_columns : 0);
+    input = mem_alloc(n_input * sizeof(bool));
     for (int i = 0; i < op->n_columns; i++) {
         op->needed[i] = op->needed[i] || wanted[i];
         /* DISTINCT: all columns are the key */

@@ -261,7 +261,7 @@ void planner_init(struct planner *p, struct arena *a, const struct dvm_definitio
         p->scan = plan_find_scan(tree->root);
         p->strategy = STRATEGY_LINEAR;
     }
-    if (p->group != NULL) {
+    if (tree != NULL && p->group != NULL) {
         p->strategy = STRATEGY_RECOMPUTE;
         algebraic = p->group->kind == OP_GROUP && !filtered;
         for (int i = 0; algebraic && i < p->group->n_aggregates; i++)
