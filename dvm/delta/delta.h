@@ -57,6 +57,9 @@ void delta_put_new(struct text *out, const struct op *op, const struct op *restr
  * several equal values (1.0 and 1.00), and not always the same one. */
 bool delta_rows_have_images(const struct op *op);
 
+/* op's GROUP BY over the relation `from`. */
+void delta_put_group(struct text *out, const struct op *op, const char *from);
+
 /* op's DISTINCT ON over the relation `from`. Ties of ORDER BY are broken by all columns, so that
  * the choice is the same each time. */
 void delta_put_distinct_on(struct text *out, const struct op *op, const char *from);

@@ -55,31 +55,6 @@ static const char *put_old_rows(struct delta *d, const struct op *op, const char
     return name;
 }
 
-static void put_old_groups(struct text *out, const struct op *op, const char *rows)
-{
-    bool first = true;
-
-    text_put(out, "SELECT ");
-    for (int i = 0; i < op->n_columns; i++) {
-        if (!op->needed[i])
-            continue;
-        text_put(out, first ? "" : ", ");
-        if (i < op->n_exprs)
-            put_expr_over(out, op->exprs[i], "x");
-        else
-            put_aggregate(out, &op->aggregates[i - op->n_exprs], "x");
-        text_printf(out, " AS c%d", i);
-        first = false;
-    }
-    text_printf(out, " FROM %s x", rows);
-    for (int i = 0; i < op->n_exprs; i++) {
-        text_put(out, i > 0 ? ", " : " GROUP BY ");
-        put_expr_over(out, op->exprs[i], "x");
-    }
-    if (op->n_exprs == 0 && first)
-        text_put(out, " HAVING true");
-}
-
 static void put_new_minus_old(struct delta *d, const struct op *op, struct text *out)
 {
     const char *keys = delta_keys(d, op);
@@ -96,7 +71,7 @@ static void put_new_minus_old(struct delta *d, const struct op *op, struct text 
     put_needed(out, op, "y", true);
     text_put(out, "-1 FROM (");
     if (op->kind == OP_GROUP)
-        put_old_groups(out, op, rows);
+        delta_put_group(out, op, rows);
     else
         delta_put_distinct_on(out, op, rows);
     text_put(out, ") y");

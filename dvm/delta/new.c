@@ -218,33 +218,17 @@ static void put_join(struct text *out, const struct op *op, const struct restric
 
 static void put_group(struct text *out, const struct op *op, const struct restriction *r)
 {
-    bool first = true;
+    struct text from;
 
-    text_put(out, "SELECT ");
-    for (int i = 0; i < op->n_columns; i++) {
-        if (!op->needed[i])
-            continue;
-        text_put(out, first ? "" : ", ");
-        if (i < op->n_exprs)
-            put_expr_over(out, op->exprs[i], "x");
-        else
-            put_aggregate(out, &op->aggregates[i - op->n_exprs], "x");
-        text_printf(out, " AS c%d", i);
-        first = false;
-    }
-    text_put(out, " FROM (");
+    text_init(&from);
+    text_put(&from, "(");
     if (r != NULL && r->at == op && op->n_exprs > 0)
-        put_affected(out, op->left, op, r->keys_cte, put_unrestricted);
+        put_affected(&from, op->left, op, r->keys_cte, put_unrestricted);
     else
-        put_new(out, op->left, r);
-    text_put(out, ") x");
-    for (int i = 0; i < op->n_exprs; i++) {
-        text_put(out, i > 0 ? ", " : " GROUP BY ");
-        put_expr_over(out, op->exprs[i], "x");
-    }
-    /* GROUP BY () with no aggregate needed is still one row */
-    if (op->n_exprs == 0 && first)
-        text_put(out, " HAVING true");
+        put_new(&from, op->left, r);
+    text_put(&from, ")");
+    delta_put_group(out, op, from.ptr);
+    text_free(&from);
 }
 
 static void put_distinct_on(struct text *out, const struct op *op, const struct restriction *r)
@@ -346,4 +330,30 @@ void delta_put_distinct_on(struct text *out, const struct op *op, const char *fr
         text_put(out, ", ");
         put_comparable(out, &op->input_types[i], value);
     }
+}
+
+void delta_put_group(struct text *out, const struct op *op, const char *from)
+{
+    bool first = true;
+
+    text_put(out, "SELECT ");
+    for (int i = 0; i < op->n_columns; i++) {
+        if (!op->needed[i])
+            continue;
+        text_put(out, first ? "" : ", ");
+        if (i < op->n_exprs)
+            put_expr_over(out, op->exprs[i], "x");
+        else
+            put_aggregate(out, &op->aggregates[i - op->n_exprs], "x");
+        text_printf(out, " AS c%d", i);
+        first = false;
+    }
+    text_printf(out, " FROM %s x", from);
+    for (int i = 0; i < op->n_exprs; i++) {
+        text_put(out, i > 0 ? ", " : " GROUP BY ");
+        put_expr_over(out, op->exprs[i], "x");
+    }
+    /* GROUP BY () with no aggregate needed is still one row */
+    if (op->n_exprs == 0 && first)
+        text_put(out, " HAVING true");
 }
