@@ -117,8 +117,9 @@ lint: $(OBJ)/gen/sql_embedded.c
 	    --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches --suppress=uninitvar \
 	    --suppress=ctuuninitvar --suppress=ctunullpointer -D_GNU_SOURCE -I. \
 	    base protocol dvm proxy
-	clang-tidy --quiet --warnings-as-errors='*' $(filter %.c,$(filter-out tests/% bench/%,$(OUR_C))) -- \
-	    -std=gnu11 $(CPPFLAGS)
+	@# One process a file: the analyzer of clang 14 takes a va_list of the second file for uninitialized.
+	printf '%s\n' $(filter %.c,$(filter-out tests/% bench/%,$(OUR_C))) | xargs -P $(shell nproc) -I{} \
+	    clang-tidy --quiet --warnings-as-errors='*' {} -- -std=gnu11 $(CPPFLAGS)
 
 clean:
 	rm -rf $(BUILD)

@@ -83,8 +83,13 @@ static inline struct list_node *list_last(const struct list *l)
 static inline struct list_node *list_pop(struct list *l)
 {
     struct list_node *n = list_first(l);
-    if (n != NULL)
-        list_remove(l, n);
+
+    if (n == NULL)
+        return NULL;
+    l->head.next = n->next;
+    n->next->prev = &l->head;
+    n->prev = n->next = NULL;
+    l->count--;
     return n;
 }
 

@@ -133,7 +133,9 @@ static bool type_keyed(struct typing *t, struct op *op)
 /* Children first: a DISTINCT ON's SQL depends on what is known of its input. */
 static bool type_op(struct typing *t, struct op *op)
 {
-    if (op->left != NULL && !type_op(t, op->left))
+    if (op->left == NULL)
+        return true; /* a leaf: the catalog knows its types */
+    if (!type_op(t, op->left))
         return false;
     if (op->right != NULL && !type_op(t, op->right))
         return false;

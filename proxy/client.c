@@ -1006,7 +1006,7 @@ static size_t take_requests(struct client *c, struct str bytes)
             result = wire_reader_next(&c->reader, rest, &f);
         if (result == WIRE_NEED_MORE)
             break;
-        if (result == WIRE_MALFORMED) {
+        if (result != WIRE_FRAME) {
             client_fail(c, "08P01", "bad packet");
             return used;
         }
@@ -1066,7 +1066,7 @@ static size_t take_console(struct client *c, struct str bytes)
                                                       : wire_next_frame(SENT_BY_FRONTEND, rest, &f);
         if (result == WIRE_NEED_MORE)
             break;
-        if (result == WIRE_MALFORMED) {
+        if (result != WIRE_FRAME) {
             client_fail(c, "08P01", "bad packet");
             return used;
         }

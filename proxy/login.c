@@ -466,7 +466,7 @@ size_t login_on_bytes(struct client *c, struct str bytes)
                              : wire_next_frame(SENT_BY_FRONTEND, rest, &f);
             if (result == WIRE_NEED_MORE)
                 return used;
-            if (result == WIRE_MALFORMED) {
+            if (result != WIRE_FRAME) {
                 client_fail(c, "08P01", "unexpected message during authentication");
                 return used;
             }

@@ -1,5 +1,6 @@
 #include "proxy/proxy.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -815,9 +816,11 @@ static enum admin_result view_perform(void *core, struct admin_session *session,
     case ADMIN_WAIT_CLOSE:
         return wait_for(p, session, ADMIN_WAIT_CLOSE, db);
     case ADMIN_DISABLE:
+        assert(db != NULL); /* the grammar of the command has it */
         db->disabled = true;
         return ADMIN_DONE;
     case ADMIN_ENABLE:
+        assert(db != NULL);
         db->disabled = false;
         return ADMIN_DONE;
     case ADMIN_SUSPEND:

@@ -759,7 +759,7 @@ static size_t on_bytes(struct conn *conn, struct str bytes)
             result = wire_reader_next(&s->reader, rest, &f);
         if (result == WIRE_NEED_MORE)
             break;
-        if (result == WIRE_MALFORMED) {
+        if (result != WIRE_FRAME) {
             run_end(s, &r);
             if (s->state == SERVER_LOGIN)
                 pool_on_login_failed(s->pool, s, true, (struct str){ "", 0 },

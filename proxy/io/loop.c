@@ -233,7 +233,7 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
         } else if (error != 0) {
             gone(s, strerror(error));
         } else {
-            struct sockaddr_storage sa;
+            struct sockaddr_storage sa = { 0 };
             len = sizeof(sa);
             if (getsockname(fd, (struct sockaddr *)&sa, &len) == 0)
                 set_address(&s->conn->local, &sa, s->conn->peer.port);
@@ -472,7 +472,6 @@ static void op_close(struct io *io, struct conn *c)
 {
     struct socket *s = c->socket;
     char drain[4096];
-    ssize_t n;
 
     (void)io;
     c->socket = NULL;
@@ -481,7 +480,7 @@ static void op_close(struct io *io, struct conn *c)
     if (s->fd >= 0 && !s->connecting) {
         /* Unread input would turn our last words into a reset. */
         shutdown(s->fd, SHUT_WR);
-        for (int i = 0; i < 16 && (n = recv(s->fd, drain, sizeof(drain), MSG_DONTWAIT)) > 0; i++)
+        for (int i = 0; i < 16 && recv(s->fd, drain, sizeof(drain), MSG_DONTWAIT) > 0; i++)
             ;
     }
     if (s->resolution == NULL)
