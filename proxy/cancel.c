@@ -16,6 +16,7 @@ struct cancel_request {
     struct server *server;    /* NULL: closed meanwhile */
     struct client *canceller; /* NULL: gone, or a cancel of our own */
     struct timer timer;
+    bool sent; /* it may arrive at the server at any time until the stream has ended */
     int32_t pid;
     size_t key_len;
     char key[256];
@@ -46,9 +47,20 @@ static void finish(struct cancel_request *r)
         pool_on_server_ready(s->pool, s);
 }
 
+/* It may still be on its way, and would hit the next client's statement: nobody gets this server.
+ */
+static void lost(struct cancel_request *r)
+{
+    if (r->sent && r->server != NULL) {
+        r->server->retire = true;
+        r->server->retire_reason = "cancel request got lost";
+    }
+    finish(r);
+}
+
 static void on_timeout(struct timer *t)
 {
-    finish((struct cancel_request *)(void *)((char *)t - offsetof(struct cancel_request, timer)));
+    lost((struct cancel_request *)(void *)((char *)t - offsetof(struct cancel_request, timer)));
 }
 
 static size_t on_bytes(struct conn *c, struct str bytes)
@@ -62,13 +74,17 @@ static void on_connected(struct conn *c)
     struct cancel_request *r = of_conn(c);
 
     startup_encode_cancel(&c->out, r->pid, (struct str){ r->key, r->key_len });
+    r->sent = true;
     conn_flush(c);
 }
 
 static void on_gone(struct conn *c, const char *reason)
 {
-    (void)reason;
-    finish(of_conn(c));
+    /* A server that has seen to it ends the stream. */
+    if (reason != NULL)
+        lost(of_conn(c));
+    else
+        finish(of_conn(c));
 }
 
 static void free_request(struct conn *c)

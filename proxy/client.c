@@ -141,6 +141,13 @@ void client_close(struct client *c, const char *reason)
     leave(c);
 }
 
+/* The client has got the beginning of a message and will not get its end: whatever we said now
+ * would be taken for the rest of it. */
+static bool is_cut(const struct client *c)
+{
+    return c->cut || (c->server != NULL && !wire_reader_is_between(&c->server->reader));
+}
+
 void client_fail(struct client *c, const char *sqlstate, const char *fmt, ...)
 {
     struct text t;
@@ -154,7 +161,8 @@ void client_fail(struct client *c, const char *sqlstate, const char *fmt, ...)
     va_end(args);
     if (proxy_of(c)->config->log_pooler_errors)
         client_log(c, LEVEL_WARNING, "pooler error: %s", t.ptr);
-    notice_encode_error(&c->conn.out, "FATAL", sqlstate, "%s", t.ptr);
+    if (!is_cut(c))
+        notice_encode_error(&c->conn.out, "FATAL", sqlstate, "%s", t.ptr);
     client_close(c, t.ptr);
     text_free(&t);
 }
@@ -163,7 +171,8 @@ void client_fail_with(struct client *c, struct str frame, const char *reason)
 {
     if (c->state == CLIENT_CLOSED)
         return;
-    conn_send(&c->conn, frame.ptr, frame.len);
+    if (!is_cut(c))
+        conn_send(&c->conn, frame.ptr, frame.len);
     client_close(c, reason);
 }
 
@@ -1240,6 +1249,10 @@ void client_on_installed(struct client *c, const struct err *e)
 
 void client_on_cancel_while_waiting(struct client *c)
 {
+    /* A server is being set up for it: nothing of its own runs there yet, nor waits in the queue.
+     */
+    if (c->server != NULL)
+        return;
     pool_leave_queue(c->pool, c);
     c->canceled = true;
     set_state(c, CLIENT_IDLE);

@@ -76,6 +76,7 @@ struct client {
     bool discards; /* the message that is streamed is dropped */
     bool skips;    /* the pipeline failed: messages up to Sync are dropped */
     bool canceled; /* in the queue: the message in front is answered with 57014 */
+    bool cut;      /* its server went away in the middle of a message */
     uint32_t next_serial;
     struct map statements;   /* struct client_statement */
     struct map lend_portals; /* struct client_statement: portals bound to stream-table statements */

@@ -298,8 +298,10 @@ static void lose(struct server *s, const char *reason, struct str error_frame)
     struct client *c = s->client;
 
     s->client = NULL;
-    if (c != NULL)
+    if (c != NULL) {
         c->server = NULL;
+        c->cut = s->state == SERVER_IN_USE && !wire_reader_is_between(&s->reader);
+    }
     server_close(s, reason);
     if (c != NULL)
         client_on_server_lost(c, reason, error_frame);

@@ -68,8 +68,9 @@ static void op_close(struct io *io, struct conn *c)
 
 static void op_random(struct io *io, void *bytes, size_t n)
 {
+    /* Repeatable, and no two cancel keys are the same. */
     for (size_t i = 0; i < n; i++)
-        ((uint8_t *)bytes)[i] = of_io(io)->random++;
+        ((uint8_t *)bytes)[i] = (uint8_t)((++of_io(io)->random * 0x9e3779b97f4a7c15u) >> 56);
 }
 
 static void op_stop(struct io *io)
@@ -134,9 +135,8 @@ void world_free(struct world *w)
     free(w);
 }
 
-void world_sleep(struct world *w, double seconds)
+void world_run_until(struct world *w, uint64_t until)
 {
-    uint64_t until = w->now_us + (uint64_t)(seconds * 1e6);
     uint64_t at;
 
     while ((at = worker_next_timer(w->worker)) <= until) {
@@ -147,6 +147,16 @@ void world_sleep(struct world *w, double seconds)
         worker_settle(w->worker);
     }
     w->worker->now_us = w->now_us = until;
+}
+
+void world_sleep(struct world *w, double seconds)
+{
+    world_run_until(w, w->now_us + (uint64_t)(seconds * 1e6));
+}
+
+void world_settle(struct world *w)
+{
+    worker_settle(w->worker);
 }
 
 struct peer *world_accept(struct world *w)

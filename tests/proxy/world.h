@@ -28,7 +28,7 @@ struct world {
     struct worker *worker;
     struct peer *peers;
     uint64_t now_us;
-    uint8_t random;
+    uint64_t random;
     bool stopped;
 };
 
@@ -38,6 +38,10 @@ struct world *world_new(const char *ini, const char *users);
 void world_free(struct world *w);
 
 void world_sleep(struct world *w, double seconds);
+/* To a point of time: fires the timers that are due on the way. */
+void world_run_until(struct world *w, uint64_t until_us);
+/* After calls into the core that are no events of a peer. */
+void world_settle(struct world *w);
 
 /* A client connects. */
 struct peer *world_accept(struct world *w);
