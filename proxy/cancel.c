@@ -121,43 +121,27 @@ static struct cancel_request *start(struct server *s, struct client *canceller)
     return r;
 }
 
-/* All bytes are compared, so that the time tells nothing. */
-static bool same_key(const unsigned char *a, const unsigned char *b)
-{
-    unsigned char diff = 0;
-
-    for (int i = 0; i < 8; i++)
-        diff |= a[i] ^ b[i];
-    return diff == 0;
-}
-
 void cancel_request(struct client *canceller, int32_t pid, struct str key)
 {
-    struct worker *w = canceller->conn.worker;
+    struct proxy *p = canceller->conn.worker->proxy;
     struct client *target = NULL;
-    unsigned char wanted[8];
-    uint64_t hash;
+    struct cancel_key wanted;
 
-    if (key.len != 4) {
+    if (!cancel_key_from_wire(&wanted, pid, key)) {
         client_close(canceller, "bad cancel request");
         return;
     }
-    wanted[0] = (unsigned char)((uint32_t)pid >> 24);
-    wanted[1] = (unsigned char)((uint32_t)pid >> 16);
-    wanted[2] = (unsigned char)((uint32_t)pid >> 8);
-    wanted[3] = (unsigned char)pid;
-    memcpy(wanted + 4, key.ptr, 4);
-    memcpy(&hash, wanted, sizeof(hash));
-    for (struct map_node *n = map_first(&w->proxy->cancel_keys, hash); n != NULL;
-         n = map_next_same(n)) {
+    for (struct map_node *n =
+             map_first(&p->cancel_keys, cancel_key_hash(&wanted, p->cancel_secret));
+         n != NULL; n = map_next_same(n)) {
         struct client *c = MAP_ITEM(n, struct client, cancel_node);
-        if (same_key(c->cancel_key, wanted))
+        if (cancel_key_equal(&c->cancel_key, &wanted))
             target = c;
     }
     if (target == NULL) {
         client_close(canceller, "failed cancel request");
     } else if (target->state == CLIENT_CONSOLE) {
-        proxy_cancel_admin_wait(w->proxy, target->admin);
+        proxy_cancel_admin_wait(p, target->admin);
         client_close(canceller, "cancel request for console client");
     } else if (target->state == CLIENT_WAITING) {
         client_on_cancel_while_waiting(target);

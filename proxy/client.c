@@ -111,9 +111,9 @@ static void leave(struct client *c)
     if (c->server != NULL && !kept_by_job)
         server_unlink(c->server, true);
     c->server = NULL;
-    if (c->has_cancel_key)
+    if (c->cancel_key.len > 0)
         map_remove(&p->cancel_keys, &c->cancel_node);
-    c->has_cancel_key = false;
+    c->cancel_key.len = 0;
     if (c->counted)
         p->n_clients--;
     if (c->counted_db)
@@ -334,16 +334,13 @@ static void set_state(struct client *c, enum client_state state)
 static void give_cancel_key(struct client *c)
 {
     struct proxy *p = proxy_of(c);
-    uint64_t hash;
+    struct cancel_key *k = &c->cancel_key;
+    uint8_t len = c->speaks_3_2 ? CANCEL_KEY_LONG : CANCEL_KEY_SHORT;
 
-    c->conn.worker->ops->random(c->conn.worker->io, c->cancel_key, sizeof(c->cancel_key));
-    c->cancel_key[0] &= 0x7f;
-    memcpy(&hash, c->cancel_key, sizeof(hash));
-    map_insert(&p->cancel_keys, &c->cancel_node, hash);
-    c->has_cancel_key = true;
-    int32_t pid = (int32_t)((uint32_t)c->cancel_key[0] << 24 | (uint32_t)c->cancel_key[1] << 16 |
-                            (uint32_t)c->cancel_key[2] << 8 | c->cancel_key[3]);
-    wire_encode_backend_key(&c->conn.out, pid, (struct str){ (char *)c->cancel_key + 4, 4 });
+    c->conn.worker->ops->random(c->conn.worker->io, k->bytes, len);
+    cancel_key_finish(k, len, p->config->peer_id);
+    map_insert(&p->cancel_keys, &c->cancel_node, cancel_key_hash(k, p->cancel_secret));
+    wire_encode_backend_key(&c->conn.out, cancel_key_pid(k), cancel_key_secret(k));
 }
 
 static void console_start(struct client *c)

@@ -20,6 +20,7 @@
 #include "base/map.h"
 #include "protocol/reader.h"
 #include "proxy/admin.h"
+#include "proxy/cancel_key.h"
 #include "proxy/conn.h"
 #include "proxy/params.h"
 #include "proxy/pool.h"
@@ -42,6 +43,13 @@ enum client_state {
     CLIENT_CLOSED,
 };
 
+/* What `replication` of the startup packet asks for. */
+enum replication {
+    REPLICATION_NONE,
+    REPLICATION_LOGICAL,  /* replication=database: SQL too */
+    REPLICATION_PHYSICAL, /* replication=true: of the whole server */
+};
+
 struct client {
     struct conn conn; /* first */
     struct list_node worker_node;
@@ -60,9 +68,10 @@ struct client {
     struct server *server;
     bool counted_db; /* in db->n_clients and user->n_clients */
     bool counted_user;
-    bool counted; /* in proxy.n_clients */
-    unsigned char cancel_key[8];
-    bool has_cancel_key;
+    bool counted;                 /* in proxy.n_clients */
+    struct cancel_key cancel_key; /* len 0: none yet */
+    bool speaks_3_2;              /* gets a long one */
+    enum replication replication;
     struct params params;
     struct timer timer; /* the deadline that fits the state */
     struct timer notify_timer;

@@ -143,6 +143,30 @@ static char *copy_name(struct str s)
     return copy;
 }
 
+static bool set_replication(struct client *c, struct str value)
+{
+    static const struct {
+        const char *word;
+        enum replication is;
+    } words[] = {
+        { "database", REPLICATION_LOGICAL }, { "true", REPLICATION_PHYSICAL },
+        { "yes", REPLICATION_PHYSICAL },     { "on", REPLICATION_PHYSICAL },
+        { "1", REPLICATION_PHYSICAL },       { "false", REPLICATION_NONE },
+        { "no", REPLICATION_NONE },          { "off", REPLICATION_NONE },
+        { "0", REPLICATION_NONE },
+    };
+
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+        if (str_equal_nocase(value, str_from(words[i].word))) {
+            c->replication = words[i].is;
+            return true;
+        }
+    }
+    client_fail(c, "22023", "invalid value for parameter \"replication\": \"" STR_FMT "\"",
+                STR_ARG(value));
+    return false;
+}
+
 static bool take_parameters(struct client *c, struct str params)
 {
     struct str name, value, user = { 0 }, database = { 0 };
@@ -156,16 +180,17 @@ static bool take_parameters(struct client *c, struct str params)
             if (!set_options(c, value))
                 return false;
         } else if (str_equal(name, STR("replication"))) {
-            if (!str_equal_nocase(value, STR("false")) && !str_equal_nocase(value, STR("off")) &&
-                !str_equal_nocase(value, STR("no")) && !str_equal(value, STR("0"))) {
-                client_fail(c, "0A000", "replication connections are not supported");
+            if (!set_replication(c, value))
                 return false;
-            }
         } else if (str_starts_with(name, STR("_pq_."))) {
             /* answered by NegotiateProtocolVersion */
         } else if (!set_parameter(c, name, value, false)) {
             return false;
         }
+    }
+    if (c->replication != REPLICATION_NONE) {
+        client_fail(c, "0A000", "replication connections are not supported");
+        return false;
     }
     if (user.len == 0) {
         client_fail(c, "08P01", "no username supplied");
@@ -301,8 +326,11 @@ static void on_startup(struct client *c, const struct startup_packet *packet)
     }
     if (!take_parameters(c, packet->params))
         return;
-    if (packet->minor > 0 || startup_has_options(packet->params))
-        startup_encode_negotiate(&c->conn.out, 3, 0, packet->params);
+    /* No server ever spoke 3.1. */
+    uint16_t minor = packet->minor >= 2 ? 2 : 0;
+    c->speaks_3_2 = minor == 2;
+    if (packet->minor != minor || startup_has_options(packet->params))
+        startup_encode_negotiate(&c->conn.out, 3, minor, packet->params);
     conn_flush(&c->conn);
     if (p->config->log_connections)
         client_log(c, LEVEL_LOG, "login attempt: db=%s user=%s tls=no replication=no",

@@ -915,6 +915,7 @@ struct proxy *proxy_new(struct config *config, struct userlist *userlist, struct
     statement_table_init(&w->statements);
     stats_window_init(&p->admin_window, (int64_t)now_us);
     ops->random(io, p->mock_key, sizeof(p->mock_key));
+    ops->random(io, &p->cancel_secret, sizeof(p->cancel_secret));
     timer_set(&w->timers, &w->upkeep_timer, now_us + UPKEEP_US, on_upkeep);
     timer_set(&w->timers, &w->stats_timer,
               now_us + (uint64_t)(config->stats_period_us > 0 ? config->stats_period_us : 60000000),

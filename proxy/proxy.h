@@ -93,6 +93,7 @@ struct proxy {
     struct list database_list;
     struct map users;
     struct map cancel_keys; /* struct client.cancel_node */
+    uint64_t cancel_secret; /* of cancel_key_hash */
     int n_clients;
     uint64_t next_id; /* clients and servers, one counter */
     bool paused;

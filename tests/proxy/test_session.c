@@ -140,23 +140,55 @@ static void test_ssl_request_is_declined_and_bytes_behind_it_are_fatal(void **st
     world_free(w);
 }
 
-static void test_protocol_3_2_is_negotiated_down_and_2_0_refused(void **state)
+static struct peer *start_with_version(struct world *w, uint16_t major, uint16_t minor,
+                                       const char *option)
 {
-    struct world *w = world_new(TRANSACTION, USERS);
-    struct bytequeue q = { 0 };
-
-    (void)state;
     struct peer *c = world_accept(w);
-    struct wire_mark m = startup_encode_begin(&q, 3, 2);
+    struct bytequeue q = { 0 };
+    struct wire_mark m = startup_encode_begin(&q, major, minor);
+
     startup_encode_param(&q, STR("user"), STR("ann"));
     startup_encode_param(&q, STR("database"), STR("db"));
-    startup_encode_param(&q, STR("_pq_.x"), STR("1"));
+    if (option != NULL)
+        startup_encode_param(&q, str_from(option), STR("1"));
     startup_encode_end(&q, m);
     peer_send_queue(c, &q);
-    assert_string_equal(peer_take(c), "v");
+    return c;
+}
 
-    struct peer *old = world_accept(w);
-    peer_send(old, "\0\0\0\10\0\2\0\0", 8);
+/* What the proxy wants to speak instead: the version of its NegotiateProtocolVersion; 0: none. */
+static unsigned negotiated(struct world *w, uint16_t minor, const char *option)
+{
+    struct peer *c = start_with_version(w, 3, minor, option);
+    struct bytequeue seen = { 0 };
+    struct negotiate_version n = { 0 };
+
+    peer_take_copy(c, &seen);
+    struct str got = bytequeue_str(&seen);
+    if (got.len > 0) {
+        assert_int_equal(got.ptr[0], BE_NEGOTIATE_PROTOCOL);
+        assert_true(startup_decode_negotiate((struct str){ got.ptr + 5, got.len - 5 }, &n));
+        assert_int_equal(n.n_options, option != NULL);
+    }
+    bytequeue_free(&seen);
+    peer_hang_up(c);
+    return n.major * 10u + n.minor;
+}
+
+static void test_protocol_3_2_is_spoken_newer_ones_negotiated_down_and_2_0_refused(void **state)
+{
+    struct world *w = world_new(TRANSACTION, USERS);
+
+    (void)state;
+    assert_int_equal(negotiated(w, 0, NULL), 0);
+    assert_int_equal(negotiated(w, 0, "_pq_.x"), 30);
+    assert_int_equal(negotiated(w, 1, NULL), 30);
+    assert_int_equal(negotiated(w, 2, NULL), 0);
+    assert_int_equal(negotiated(w, 2, "_pq_.x"), 32);
+    assert_int_equal(negotiated(w, 3, NULL), 32);
+    assert_int_equal(negotiated(w, 9999, "_pq_.x"), 32);
+
+    struct peer *old = start_with_version(w, 2, 0, NULL);
     assert_null(old->conn);
     world_free(w);
 }
@@ -459,11 +491,8 @@ static void say_cancel(struct world *w, const struct client *c, struct peer **ou
 {
     struct bytequeue q = { 0 };
     struct peer *p = world_accept(w);
-    const unsigned char *k = c->cancel_key;
 
-    startup_encode_cancel(
-        &q, (int32_t)((uint32_t)k[0] << 24 | (uint32_t)k[1] << 16 | (uint32_t)k[2] << 8 | k[3]),
-        (struct str){ (const char *)k + 4, 4 });
+    startup_encode_cancel(&q, cancel_key_pid(&c->cancel_key), cancel_key_secret(&c->cancel_key));
     peer_send_queue(p, &q);
     *out = p;
 }
@@ -517,7 +546,7 @@ static void test_a_wrong_cancel_key_does_nothing(void **state)
 {
     struct world *w = world_new(TRANSACTION, USERS);
     struct peer *s, *canceller;
-    struct client other = { .cancel_key = { 9, 9, 9, 9, 9, 9, 9, 9 } };
+    struct client other = { .cancel_key = { { 9, 9, 9, 9, 9, 9, 9, 9 }, CANCEL_KEY_SHORT } };
 
     (void)state;
     struct peer *a = first_client(w, &s);
@@ -1095,7 +1124,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ssl_request_is_declined_and_bytes_behind_it_are_fatal),
-        cmocka_unit_test(test_protocol_3_2_is_negotiated_down_and_2_0_refused),
+        cmocka_unit_test(test_protocol_3_2_is_spoken_newer_ones_negotiated_down_and_2_0_refused),
         cmocka_unit_test(test_unknown_startup_parameter_is_refused_unless_ignored),
         cmocka_unit_test(test_options_set_followed_parameters),
         cmocka_unit_test(test_later_clients_need_no_server_to_log_in),
