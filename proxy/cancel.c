@@ -131,6 +131,7 @@ void cancel_request(struct client *canceller, int32_t pid, struct str key)
         client_close(canceller, "bad cancel request");
         return;
     }
+    pthread_mutex_lock(&p->lock);
     for (struct map_node *n =
              map_first(&p->cancel_keys, cancel_key_hash(&wanted, p->cancel_secret));
          n != NULL; n = map_next_same(n)) {
@@ -138,6 +139,7 @@ void cancel_request(struct client *canceller, int32_t pid, struct str key)
         if (cancel_key_equal(&c->cancel_key, &wanted))
             target = c;
     }
+    pthread_mutex_unlock(&p->lock);
     if (target == NULL) {
         client_close(canceller, "failed cancel request");
     } else if (target->state == CLIENT_CONSOLE) {

@@ -78,7 +78,7 @@ struct client *client_new(struct worker *w, const struct address *peer, const st
     conn_init(&c->conn, w, &client_conn_ops);
     c->conn.peer = *peer;
     c->conn.local = *local;
-    c->id = ++w->proxy->next_id;
+    c->id = proxy_next_id(w->proxy);
     c->connected_at_us = c->quiet_at_us = w->now_us;
     wire_reader_init(&c->reader, SENT_BY_FRONTEND, TEXT_MAX);
     map_init(&c->statements);
@@ -101,7 +101,7 @@ static void leave(struct client *c)
     if (c->cancel != NULL)
         cancel_abandon(c);
     if (list_node_is_linked(&c->install_node))
-        list_remove(&c->db->views_waiting, &c->install_node);
+        list_remove(&w->views_waiting, &c->install_node);
     if (c->pool != NULL) {
         pool_leave_queue(c->pool, c);
         if (list_node_is_linked(&c->pool_node))
@@ -111,8 +111,11 @@ static void leave(struct client *c)
     if (c->server != NULL && !kept_by_job)
         server_unlink(c->server, true);
     c->server = NULL;
-    if (c->cancel_key.len > 0)
+    if (c->cancel_key.len > 0) {
+        pthread_mutex_lock(&p->lock);
         map_remove(&p->cancel_keys, &c->cancel_node);
+        pthread_mutex_unlock(&p->lock);
+    }
     c->cancel_key.len = 0;
     if (c->counted)
         p->n_clients--;
@@ -180,8 +183,8 @@ static void client_free(struct conn *conn)
 {
     struct client *c = of_conn(conn);
 
-    client_statements_clear(&c->statements, &conn->worker->statements);
-    client_statements_clear(&c->lend_portals, &conn->worker->statements);
+    client_statements_clear(&c->statements, &conn->worker->proxy->statements);
+    client_statements_clear(&c->lend_portals, &conn->worker->proxy->statements);
     map_free(&c->statements);
     map_free(&c->lend_portals);
     params_clear(&c->params);
@@ -339,7 +342,9 @@ static void give_cancel_key(struct client *c)
 
     c->conn.worker->ops->random(c->conn.worker->io, k->bytes, len);
     cancel_key_finish(k, len, p->config->peer_id);
+    pthread_mutex_lock(&p->lock);
     map_insert(&p->cancel_keys, &c->cancel_node, cancel_key_hash(k, p->cancel_secret));
+    pthread_mutex_unlock(&p->lock);
     wire_encode_backend_key(&c->conn.out, cancel_key_pid(k), cancel_key_secret(k));
 }
 
@@ -458,7 +463,7 @@ void client_on_parameters(struct client *c)
     conn_flush(&c->conn);
     login_free(c->login);
     c->login = NULL;
-    c->db->stats.client_logins++;
+    c->pool->stats.client_logins++;
     c->quiet_at_us = c->conn.worker->now_us;
     c->state = CLIENT_IDLE;
     client_update_timer(c);
@@ -566,7 +571,7 @@ static void forget_unnamed(struct client *c)
     struct client_statement *cs = client_statement_find(&c->statements, STR(""));
 
     if (cs != NULL)
-        client_statement_remove(&c->statements, cs, &c->conn.worker->statements);
+        client_statement_remove(&c->statements, cs, &proxy_of(c)->statements);
 }
 
 /* False: the message is not taken yet. */
@@ -612,7 +617,6 @@ static void send_parse(struct client *c, struct str name, struct str tail)
 /* A Parse that is known whole; tail may have been rewritten. */
 static void parse_named(struct client *c, struct str name, struct str tail, struct lend_info *lend)
 {
-    struct worker *w = c->conn.worker;
     struct server *s = c->server;
     struct statement *st;
 
@@ -625,7 +629,7 @@ static void parse_named(struct client *c, struct str name, struct str tail, stru
         lend_info_free(lend);
         return;
     }
-    st = statement_get(&w->statements, tail);
+    st = statement_get(&proxy_of(c)->statements, tail);
     c->next_serial++;
     client_statement_add(&c->statements, c->next_serial, name, st, lend);
     bool known = server_statements_has(&s->statements, st);
@@ -643,7 +647,7 @@ static void parse_named(struct client *c, struct str name, struct str tail, stru
     o->server_has = true;
     o->statement = statement_ref(st);
     server_statements_add(&s->statements, st);
-    s->pool->db->stats.server_parses++;
+    s->pool->stats.server_parses++;
     send_parse(c, str_from(st->name), tail);
 }
 
@@ -687,7 +691,7 @@ static bool on_parse(struct client *c, const struct wire_piece *f)
         return too_large(c, true);
     if (named && tracks_statements(c) && name_in_doubt(c, m.statement))
         return false;
-    c->db->stats.client_parses++;
+    c->pool->stats.client_parses++;
 
     struct lend_info *lend = NULL;
     struct arena arena;
@@ -721,11 +725,11 @@ static bool on_parse(struct client *c, const struct wire_piece *f)
     } else {
         struct client_statement *old = client_statement_find(&c->statements, m.statement);
         if (old != NULL)
-            client_statement_remove(&c->statements, old, &c->conn.worker->statements);
+            client_statement_remove(&c->statements, old, &proxy_of(c)->statements);
         if (lend != NULL)
             client_statement_add(&c->statements, ++c->next_serial, m.statement, NULL, lend);
         owe(c, ENDS_PARSE);
-        c->db->stats.server_parses++;
+        c->pool->stats.server_parses++;
         if (tail.ptr != m.tail.ptr)
             send_parse(c, m.statement, tail);
         else
@@ -740,7 +744,7 @@ static void forget_lend_portal(struct client *c, struct str portal)
     struct client_statement *p = client_statement_find(&c->lend_portals, portal);
 
     if (p != NULL)
-        client_statement_remove(&c->lend_portals, p, &c->conn.worker->statements);
+        client_statement_remove(&c->lend_portals, p, &proxy_of(c)->statements);
 }
 
 /* Bind and Describe of a statement: the server must have it, under its own name. */
@@ -772,7 +776,7 @@ static bool on_bind(struct client *c, const struct wire_piece *f)
         return true;
     }
     struct client_statement *cs = client_statement_find(&c->statements, m.statement);
-    c->db->stats.binds++;
+    c->pool->stats.binds++;
     forget_lend_portal(c, m.portal);
     if (cs != NULL && cs->lend != NULL)
         client_statement_add(&c->lend_portals, ++c->next_serial, m.portal, NULL,
@@ -812,7 +816,7 @@ static bool on_target(struct client *c, const struct wire_piece *f)
         server_answer_fakes(c->server);
     } else {
         if (cs != NULL)
-            client_statement_remove(&c->statements, cs, &c->conn.worker->statements);
+            client_statement_remove(&c->statements, cs, &proxy_of(c)->statements);
         owe(c, ENDS_CLOSE);
         forward(c, f->bytes);
     }
@@ -839,7 +843,7 @@ static bool on_execute(struct client *c, const struct wire_piece *f)
 static bool on_sync(struct client *c, const struct wire_piece *f)
 {
     c->skips = false;
-    client_statements_clear(&c->lend_portals, &c->conn.worker->statements);
+    client_statements_clear(&c->lend_portals, &proxy_of(c)->statements);
     if (c->lend_block) {
         lending_end_block(c);
         return true;
@@ -1049,7 +1053,7 @@ static size_t take_requests(struct client *c, struct str bytes)
             break;
         }
     }
-    c->db->stats.client_bytes += used;
+    c->pool->stats.client_bytes += used;
     return used;
 }
 
@@ -1165,7 +1169,7 @@ void client_on_queued(struct client *c)
 
 void client_on_linked(struct client *c)
 {
-    c->db->stats.wait_us += c->conn.worker->now_us - c->waiting_since_us;
+    c->pool->stats.wait_us += c->conn.worker->now_us - c->waiting_since_us;
     set_state(c, CLIENT_ACTIVE);
     conn_wake(&c->conn);
 }
@@ -1181,7 +1185,7 @@ void client_on_server_lost(struct client *c, const char *reason, struct str erro
 void client_on_batch_done(struct client *c)
 {
     struct server *s = c->server;
-    struct stats *stats = &c->db->stats;
+    struct stats *stats = &c->pool->stats;
     uint64_t now = c->conn.worker->now_us;
     enum pool_mode mode = pool_mode_of(c->pool);
 
@@ -1200,7 +1204,7 @@ void client_on_batch_done(struct client *c)
     }
     if (mode != POOL_MODE_SESSION && c->lend == NULL && !c->lend_block && server_is_clean(s) &&
         wire_reader_is_between(&c->reader)) {
-        client_statements_clear(&c->lend_portals, &c->conn.worker->statements);
+        client_statements_clear(&c->lend_portals, &proxy_of(c)->statements);
         forget_unnamed(c);
         set_state(c, CLIENT_IDLE);
         if (c->conn.held)

@@ -100,6 +100,11 @@ struct io_ops {
     void (*job_start)(struct io *io, struct job *j);
     void (*job_notify)(struct io *io, struct job *j); /* thread-safe */
     void (*stop)(struct io *io);                      /* leave the loop: the process ends */
+    /* From any thread: worker_run_letters of this io's worker is wanted. */
+    void (*wake)(struct io *io);
+    /* From worker 0: the others stop between two events; they go on, and settle. */
+    void (*halt)(struct io *io);
+    void (*release)(struct io *io);
     void (*listen_stop)(struct io *io, bool tcp, bool unix_socket);
 };
 

@@ -83,7 +83,7 @@ static void pass_on(struct lending *l, bool all)
     struct str bytes = bytequeue_str(&l->pipe);
     if (bytes.len > 0) {
         conn_send(&l->client->conn, bytes.ptr, bytes.len);
-        l->client->db->stats.server_bytes += bytes.len;
+        l->client->pool->stats.server_bytes += bytes.len;
         bytequeue_consume(&l->pipe, bytes.len);
         pthread_cond_signal(&l->room);
     }
@@ -328,22 +328,55 @@ static void install_work(struct job *j)
     lend_run(&((struct installation *)(void *)j)->lend);
 }
 
+/* Tells the worker's clients of the database; goes from worker to worker. */
+struct installed_letter {
+    struct letter letter; /* first */
+    struct database *db;
+    struct err err; /* unset: it is installed */
+    int first;      /* index of the worker that installed */
+};
+
+static void deliver_installed(struct worker *w, struct letter *l)
+{
+    struct installed_letter *il = (struct installed_letter *)(void *)l;
+    struct proxy *p = w->proxy;
+    int next = (w->index + 1) % p->n_workers;
+
+    LIST_FOREACH(&w->views_waiting, n)
+    {
+        struct client *c = LIST_ITEM(n, struct client, install_node);
+        if (c->db == il->db) {
+            list_remove(&w->views_waiting, n);
+            client_on_installed(c, err_is_set(&il->err) ? &il->err : NULL);
+        }
+    }
+    if (next != il->first) {
+        worker_post(p->workers[next], l);
+        return;
+    }
+    err_clear(&il->err);
+    free(il);
+}
+
 static void install_done(struct job *j)
 {
     struct installation *i = (struct installation *)(void *)j;
     struct database *db = i->db;
     struct err *e = &i->lend.err;
-    struct list_node *n;
     bool failed = err_is_set(e);
+    struct installed_letter *il = mem_alloc(sizeof(*il));
 
-    db->views_installing = false;
-    db->views_installed = !failed;
     db->views_retry_us = j->worker->now_us + INSTALL_RETRY_US;
+    db->views_installed = !failed;
+    db->views_installing = false;
     if (failed)
         log_line(j->worker->proxy->log, LEVEL_WARNING,
                  "stream tables can't be installed in database %s: %s", db->name, e->message);
-    while ((n = list_pop(&db->views_waiting)) != NULL)
-        client_on_installed(LIST_ITEM(n, struct client, install_node), failed ? e : NULL);
+    il->letter.deliver = deliver_installed;
+    il->db = db;
+    il->first = j->worker->index;
+    err_move(&il->err, e);
+    deliver_installed(j->worker, &il->letter);
     text_free(&i->lend.parameters);
     err_clear(e);
     arena_free(&i->arena);
@@ -355,10 +388,9 @@ void lending_install(struct client *c)
     struct proxy *p = proxy_of(c);
     struct worker *w = c->conn.worker;
 
-    list_append(&c->db->views_waiting, &c->install_node);
-    if (c->db->views_installing)
+    list_append(&w->views_waiting, &c->install_node);
+    if (atomic_exchange(&c->db->views_installing, true))
         return;
-    c->db->views_installing = true;
     struct installation *i = mem_alloc(sizeof(*i));
     struct dvm_target *target;
     arena_init(&i->arena);

@@ -238,7 +238,8 @@ int main(int argc, char **argv)
         snprintf(pidfile, sizeof(pidfile), "%s", config->pidfile);
     }
     views = view_service_new(config, userlist, log);
-    p = proxy_new(config, userlist, log, views, io_ops_real(), io, io_monotonic_us(), io_wall_us());
+    p = proxy_new(config, userlist, log, views, io_ops_real(), &io, 1, io_monotonic_us(),
+                  io_wall_us());
     p->quiet = o.quiet || o.daemon;
     p->verbose = o.verbose;
     config = NULL; /* the proxy's now, as the next */

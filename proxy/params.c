@@ -1,11 +1,12 @@
 #include "proxy/params.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "base/arena.h"
 
 struct param_value {
-    unsigned refs;
+    atomic_uint refs; /* values are shared between threads too */
     size_t len;
     char text[];
 };
@@ -55,7 +56,8 @@ int params_find(const struct params_names *n, struct str name)
 
 static void drop(struct params *p, int i)
 {
-    if (p->value[i] != NULL && --p->value[i]->refs == 0)
+    if (p->value[i] != NULL &&
+        atomic_fetch_sub_explicit(&p->value[i]->refs, 1, memory_order_acq_rel) == 1)
         free(p->value[i]);
     p->value[i] = NULL;
 }
@@ -72,7 +74,7 @@ void params_set(struct params *p, int i, struct str value)
         str_equal((struct str){ p->value[i]->text, p->value[i]->len }, value))
         return;
     struct param_value *v = mem_alloc(sizeof(*v) + value.len + 1);
-    v->refs = 1;
+    atomic_init(&v->refs, 1);
     v->len = value.len;
     memcpy(v->text, value.ptr, value.len);
     drop(p, i);
@@ -91,7 +93,7 @@ void params_share(struct params *to, const struct params *from, int i)
     drop(to, i);
     to->value[i] = from->value[i];
     if (to->value[i] != NULL)
-        to->value[i]->refs++;
+        atomic_fetch_add_explicit(&to->value[i]->refs, 1, memory_order_relaxed);
 }
 
 void params_fill_unset(struct params *to, const struct params *from)

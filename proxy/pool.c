@@ -15,11 +15,14 @@ static const struct config *config_of(const struct pool *p)
 
 struct pool *pool_get(struct worker *w, struct database *db, struct user *user, bool user_is_forced)
 {
+    pthread_mutex_lock(&w->proxy->lock);
     LIST_FOREACH(&db->pools, n)
     {
         struct pool *p = LIST_ITEM(n, struct pool, database_node);
-        if (p->user == user)
+        if (p->worker == w && p->user == user) {
+            pthread_mutex_unlock(&w->proxy->lock);
             return p;
+        }
     }
     struct pool *p = mem_alloc(sizeof(*p));
     p->worker = w;
@@ -37,13 +40,17 @@ struct pool *pool_get(struct worker *w, struct database *db, struct user *user, 
     text_init(&p->welcome);
     text_init(&p->login_error_message);
     list_append(&db->pools, &p->database_node);
+    pthread_mutex_unlock(&w->proxy->lock);
     return p;
 }
 
 void pool_free(struct pool *p)
 {
     timer_unset(&p->worker->timers, &p->retry_timer);
+    pthread_mutex_lock(&p->worker->proxy->lock);
     list_remove(&p->db->pools, &p->database_node);
+    stats_add(&p->db->past_stats, &p->stats);
+    pthread_mutex_unlock(&p->worker->proxy->lock);
     params_clear(&p->parameters);
     text_free(&p->welcome);
     text_free(&p->login_error_message);

@@ -42,13 +42,14 @@ struct pool {
     uint64_t failed_at_us;
     struct text login_error_message;
     struct timer retry_timer;
+    struct stats stats;
     uint64_t idle_since_us; /* no clients, no servers, no cancels; 0: in use */
     uint64_t last_lifetime_close_us;
     bool serving; /* inside pool_serve */
     bool serve_again;
 };
 
-/* The pool of (db, user); made when it is new. */
+/* The worker's pool of (db, user); made when it is new. */
 struct pool *pool_get(struct worker *w, struct database *db, struct user *user,
                       bool user_is_forced);
 void pool_free(struct pool *p); /* must be empty */

@@ -8,6 +8,7 @@
 
 void statement_table_init(struct statement_table *t)
 {
+    pthread_mutex_init(&t->lock, NULL);
     map_init(&t->map);
     t->next_number = 1;
 }
@@ -25,40 +26,56 @@ void statement_table_free(struct statement_table *t)
         statement_free(MAP_ITEM(n, struct statement, node));
     }
     map_free(&t->map);
+    pthread_mutex_destroy(&t->lock);
 }
 
 struct statement *statement_get(struct statement_table *t, struct str body)
 {
     uint64_t hash = str_hash(body);
 
+    pthread_mutex_lock(&t->lock);
     for (struct map_node *n = map_first(&t->map, hash); n != NULL; n = map_next_same(n)) {
         struct statement *s = MAP_ITEM(n, struct statement, node);
-        if (str_equal((struct str){ s->body, s->body_len }, body))
-            return statement_ref(s);
+        if (str_equal((struct str){ s->body, s->body_len }, body)) {
+            statement_ref(s);
+            pthread_mutex_unlock(&t->lock);
+            return s;
+        }
     }
     struct statement *s = mem_alloc(sizeof(*s));
     s->number = t->next_number++;
     snprintf(s->name, sizeof(s->name), "PGTRICKLE_%" PRIu64, s->number);
-    s->refs = 1;
+    atomic_init(&s->refs, 1);
     s->body = mem_alloc(body.len);
     memcpy(s->body, body.ptr, body.len);
     s->body_len = body.len;
     map_insert(&t->map, &s->node, hash);
+    pthread_mutex_unlock(&t->lock);
     return s;
 }
 
 struct statement *statement_ref(struct statement *s)
 {
-    s->refs++;
+    atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
     return s;
 }
 
 void statement_unref(struct statement_table *t, struct statement *s)
 {
-    if (--s->refs == 0) {
+    unsigned refs = atomic_load_explicit(&s->refs, memory_order_relaxed);
+
+    while (refs > 1)
+        if (atomic_compare_exchange_weak_explicit(&s->refs, &refs, refs - 1, memory_order_release,
+                                                  memory_order_relaxed))
+            return;
+    /* Perhaps the last: only under the lock does nobody find it meanwhile. */
+    pthread_mutex_lock(&t->lock);
+    bool last = atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) == 1;
+    if (last)
         map_remove(&t->map, &s->node);
+    pthread_mutex_unlock(&t->lock);
+    if (last)
         statement_free(s);
-    }
 }
 
 struct lend_info *lend_info_new(struct str text, const char *tag, size_t definition_offset,

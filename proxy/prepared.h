@@ -1,13 +1,15 @@
 /* Protocol-level prepared statements in transaction and statement pooling.
  *
  * A client names its statements; a server connection that is shared can't use those names.
- * Statements with equal text and parameter types are one struct statement (process-wide per worker,
- * reference counted) with an internal name PGTRICKLE_<n>. A client maps its names to statements; a
+ * Statements with equal text and parameter types are one struct statement (process-wide, reference
+ * counted, immutable) with an internal name PGTRICKLE_<n>. A client maps its names to statements; a
  * server knows which statements it has, least recently used first.
  */
 #ifndef PGTRICKLE_PROXY_PREPARED_H
 #define PGTRICKLE_PROXY_PREPARED_H
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -29,13 +31,15 @@ struct statement {
     struct map_node node;
     uint64_t number;
     char name[32];
-    unsigned refs;
+    atomic_uint refs;
     char *body; /* of a Parse behind the name: text NUL, count, types */
     size_t body_len;
 };
 
+/* Of the process: its functions may be called from every thread. */
 struct statement_table {
-    struct map map;
+    pthread_mutex_t lock;
+    struct map map; /* under the lock, as the next */
     uint64_t next_number;
 };
 

@@ -12,6 +12,7 @@
 #include "proxy/pool.h"
 #include "proxy/server.h"
 #include "proxy/view_service.h"
+#include "proxy/worker.h"
 
 #define UPKEEP_US 333000
 
@@ -65,16 +66,20 @@ struct user *proxy_user(struct proxy *p, struct str name)
 {
     uint64_t hash = str_hash(name);
 
+    pthread_mutex_lock(&p->lock);
     for (struct map_node *n = map_first(&p->users, hash); n != NULL; n = map_next_same(n)) {
         struct user *u = MAP_ITEM(n, struct user, node);
-        if (str_equal(str_from(u->name), name))
+        if (str_equal(str_from(u->name), name)) {
+            pthread_mutex_unlock(&p->lock);
             return u;
+        }
     }
     struct user *u = mem_alloc(sizeof(*u));
     u->name = mem_alloc(name.len + 1);
     memcpy(u->name, name.ptr, name.len);
     u->entry = config_find_user(p->config, name);
     map_insert(&p->users, &u->node, hash);
+    pthread_mutex_unlock(&p->lock);
     return u;
 }
 
@@ -87,7 +92,8 @@ static void user_free(struct user *u)
     free(u);
 }
 
-struct database *proxy_find_database(struct proxy *p, struct str name)
+/* Under the lock. */
+static struct database *find_database(struct proxy *p, struct str name)
 {
     for (struct map_node *n = map_first(&p->databases, str_hash(name)); n != NULL;
          n = map_next_same(n)) {
@@ -96,6 +102,14 @@ struct database *proxy_find_database(struct proxy *p, struct str name)
             return db;
     }
     return NULL;
+}
+
+struct database *proxy_find_database(struct proxy *p, struct str name)
+{
+    pthread_mutex_lock(&p->lock);
+    struct database *db = find_database(p, name);
+    pthread_mutex_unlock(&p->lock);
+    return db;
 }
 
 static void set_entry(struct database *db, const struct config_database *entry)
@@ -108,9 +122,9 @@ static void set_entry(struct database *db, const struct config_database *entry)
     memcpy(db->server_dbname, dbname.ptr, dbname.len);
 }
 
-struct database *proxy_database(struct proxy *p, struct str name)
+static struct database *database(struct proxy *p, struct str name)
 {
-    struct database *db = proxy_find_database(p, name);
+    struct database *db = find_database(p, name);
     bool is_auto = false;
 
     if (db != NULL)
@@ -123,14 +137,30 @@ struct database *proxy_database(struct proxy *p, struct str name)
     memcpy(db->name, name.ptr, name.len);
     db->is_auto = is_auto;
     list_init(&db->pools);
-    list_init(&db->views_waiting);
-    stats_window_init(&db->window, (int64_t)p->worker->now_us);
+    stats_window_init(&db->window, (int64_t)p->stats_at_us);
     set_entry(db, entry);
     map_insert(&p->databases, &db->node, str_hash(name));
     list_append(&p->database_list, &db->list_node);
     if (is_auto)
         log_line(p->log, LEVEL_LOG, "registered new auto-database: %s", db->name);
     return db;
+}
+
+struct database *proxy_database(struct proxy *p, struct str name)
+{
+    pthread_mutex_lock(&p->lock);
+    struct database *db = database(p, name);
+    pthread_mutex_unlock(&p->lock);
+    return db;
+}
+
+struct stats proxy_database_stats(const struct database *db)
+{
+    struct stats sum = db->past_stats;
+
+    LIST_FOREACH(&db->pools, n)
+    stats_add(&sum, &LIST_ITEM(n, struct pool, database_node)->stats);
+    return sum;
 }
 
 static void database_free(struct proxy *p, struct database *db)
@@ -155,10 +185,10 @@ void proxy_refresh_userlist(struct proxy *p)
         return;
     struct userlist *u = userlist_load(path, &e);
     if (u == NULL) {
-        if (p->worker->now_us - p->userlist_complained_us > 10000000 ||
+        if (p->workers[0]->now_us - p->userlist_complained_us > 10000000 ||
             p->userlist_complained_us == 0)
             log_line(p->log, LEVEL_ERROR, "could not load auth_file: %s", e.message);
-        p->userlist_complained_us = p->worker->now_us;
+        p->userlist_complained_us = p->workers[0]->now_us;
         err_clear(&e);
         return;
     }
@@ -189,7 +219,7 @@ static bool in_use(const struct database *db)
 
 static void upkeep(struct proxy *p)
 {
-    uint64_t now = p->worker->now_us;
+    uint64_t now = p->workers[0]->now_us;
 
     LIST_FOREACH(&p->database_list, dn)
     {
@@ -224,14 +254,18 @@ static void on_stats(struct timer *t)
     struct stats total = { 0 };
     int64_t now = (int64_t)w->now_us;
 
+    proxy_halt_workers(p);
+    p->stats_at_us = w->now_us;
     LIST_FOREACH(&p->database_list, n)
     {
         struct database *db = LIST_ITEM(n, struct database, list_node);
-        stats_window_roll(&db->window, &db->stats, now);
+        struct stats sum = proxy_database_stats(db);
+        stats_window_roll(&db->window, &sum, now);
         struct stats average = stats_window_average(&db->window);
         stats_add(&total, &average);
     }
     stats_window_roll(&p->admin_window, &p->admin_stats, now);
+    proxy_release_workers(p);
     if (p->config->log_stats)
         log_line(p->log, LEVEL_LOG,
                  "stats: %" PRIu64 " xacts/s, %" PRIu64 " queries/s, %" PRIu64
@@ -245,16 +279,6 @@ static void on_stats(struct timer *t)
               w->now_us + (uint64_t)(p->config->stats_period_us > 0 ? p->config->stats_period_us
                                                                     : 60000000),
               on_stats);
-}
-
-uint64_t worker_next_timer(const struct worker *w)
-{
-    return timers_next(&w->timers);
-}
-
-void worker_run_timers(struct worker *w)
-{
-    timers_run(&w->timers, w->now_us);
 }
 
 /* ---- configuration ---------------------------------------------------------------------- */
@@ -275,7 +299,7 @@ bool proxy_set_logging(struct proxy *p, struct err *e)
 
 static void remove_database(struct proxy *p, struct database *db)
 {
-    LIST_FOREACH(&p->worker->clients, n)
+    LIST_FOREACH(&p->workers[0]->clients, n)
     {
         struct client *c = LIST_ITEM(n, struct client, worker_node);
         if (c->db == db)
@@ -316,7 +340,7 @@ void proxy_apply_config(struct proxy *p, struct config *config)
         }
     }
     config_unref(old);
-    LIST_FOREACH(&p->worker->clients, n)
+    LIST_FOREACH(&p->workers[0]->clients, n)
     {
         struct client *c = LIST_ITEM(n, struct client, worker_node);
         if (c->state != CLIENT_CLOSED)
@@ -380,7 +404,7 @@ void proxy_resume(struct proxy *p, struct database *db)
     else
         p->paused = p->suspended = false;
     each_pool(p, db, serve, NULL);
-    LIST_FOREACH(&p->worker->clients, n)
+    LIST_FOREACH(&p->workers[0]->clients, n)
     {
         struct client *c = LIST_ITEM(n, struct client, worker_node);
         conn_wake(&c->conn);
@@ -398,7 +422,7 @@ void proxy_kill(struct proxy *p, struct database *db)
         db->paused = true;
     else
         p->paused = true;
-    LIST_FOREACH(&p->worker->clients, n)
+    LIST_FOREACH(&p->workers[0]->clients, n)
     {
         struct client *c = LIST_ITEM(n, struct client, worker_node);
         if (c->db != NULL && (db == NULL || c->db == db))
@@ -414,7 +438,7 @@ void proxy_suspend(struct proxy *p)
 
 bool proxy_is_pausing_done(const struct proxy *p, const struct database *db)
 {
-    LIST_FOREACH(&p->worker->servers, n)
+    LIST_FOREACH(&p->workers[0]->servers, n)
     {
         const struct server *s = LIST_ITEM(n, struct server, worker_node);
         if (db == NULL || s->pool->db == db)
@@ -425,7 +449,7 @@ bool proxy_is_pausing_done(const struct proxy *p, const struct database *db)
 
 bool proxy_is_close_done(const struct proxy *p, const struct database *db)
 {
-    LIST_FOREACH(&p->worker->servers, n)
+    LIST_FOREACH(&p->workers[0]->servers, n)
     {
         const struct server *s = LIST_ITEM(n, struct server, worker_node);
         if (s->retire && (db == NULL || s->pool->db == db))
@@ -436,7 +460,7 @@ bool proxy_is_close_done(const struct proxy *p, const struct database *db)
 
 void proxy_shutdown(struct proxy *p, enum shutdown_mode mode)
 {
-    struct worker *w = p->worker;
+    struct worker *w = p->workers[0];
 
     if (mode == SHUTDOWN_NOW || p->shutdown == SHUTDOWN_NOW) {
         p->shutdown = SHUTDOWN_NOW;
@@ -499,12 +523,13 @@ void proxy_on_gone(struct proxy *p)
         if (wait_is_over(p, wait))
             complete_wait(p, wait, NULL);
     }
-    bool over = (p->shutdown == SHUTDOWN_WAIT_FOR_CLIENTS &&
-                 (int)p->worker->clients.count - p->n_admin_clients <= 0) ||
-                (p->shutdown == SHUTDOWN_WAIT_FOR_SERVERS && list_is_empty(&p->worker->servers));
+    bool over =
+        (p->shutdown == SHUTDOWN_WAIT_FOR_CLIENTS &&
+         (int)p->workers[0]->clients.count - p->n_admin_clients <= 0) ||
+        (p->shutdown == SHUTDOWN_WAIT_FOR_SERVERS && list_is_empty(&p->workers[0]->servers));
     if (over && !p->ending) {
         p->ending = true;
-        p->worker->ops->stop(p->worker->io);
+        p->workers[0]->ops->stop(p->workers[0]->io);
     }
 }
 
@@ -572,6 +597,7 @@ static void view_databases(void *core, struct admin_sink *sink)
         const struct database *db = LIST_ITEM(n, struct database, list_node);
         if (db->entry == NULL)
             continue;
+        struct stats sum = proxy_database_stats(db);
         struct admin_database row = {
             .name = db->name,
             .entry = db->entry,
@@ -579,7 +605,7 @@ static void view_databases(void *core, struct admin_sink *sink)
             .client_connections = db->n_clients,
             .paused = db->paused,
             .disabled = db->disabled,
-            .stats = &db->stats,
+            .stats = &sum,
             .window = &db->window,
         };
         admin_put_database(sink, &row);
@@ -599,7 +625,7 @@ static int count_state(const struct list *servers, bool canceled)
 static void view_pools(void *core, struct admin_sink *sink)
 {
     struct proxy *p = core;
-    uint64_t now = p->worker->now_us;
+    uint64_t now = p->workers[0]->now_us;
 
     LIST_FOREACH(&p->database_list, dn)
     {
@@ -654,7 +680,7 @@ static void view_pools(void *core, struct admin_sink *sink)
 static void view_clients(void *core, struct admin_sink *sink)
 {
     struct proxy *p = core;
-    const struct worker *w = p->worker;
+    const struct worker *w = p->workers[0];
 
     LIST_FOREACH(&w->clients, n)
     {
@@ -689,7 +715,7 @@ static void view_clients(void *core, struct admin_sink *sink)
 static void view_servers(void *core, struct admin_sink *sink)
 {
     struct proxy *p = core;
-    const struct worker *w = p->worker;
+    const struct worker *w = p->workers[0];
 
     LIST_FOREACH(&w->servers, n)
     {
@@ -735,11 +761,11 @@ static struct admin_totals view_totals(void *core)
         .active = !p->paused && !p->suspended,
         .paused = p->paused && !p->suspended,
         .suspended = p->suspended,
-        .used_clients = (int)p->worker->clients.count,
-        .used_servers = (int)p->worker->servers.count,
+        .used_clients = (int)p->workers[0]->clients.count,
+        .used_servers = (int)p->workers[0]->servers.count,
     };
 
-    LIST_FOREACH(&p->worker->clients, n)
+    LIST_FOREACH(&p->workers[0]->clients, n)
     {
         const struct client *c = LIST_ITEM(n, struct client, worker_node);
         t.login_clients +=
@@ -750,7 +776,7 @@ static struct admin_totals view_totals(void *core)
 
 static struct client *client_of_session(struct proxy *p, const struct admin_session *s)
 {
-    LIST_FOREACH(&p->worker->clients, n)
+    LIST_FOREACH(&p->workers[0]->clients, n)
     {
         struct client *c = LIST_ITEM(n, struct client, worker_node);
         if (c->admin == s)
@@ -827,7 +853,7 @@ static enum admin_result view_perform(void *core, struct admin_session *session,
         proxy_suspend(p);
         return ADMIN_DONE;
     case ADMIN_KILL_CLIENT: {
-        LIST_FOREACH(&p->worker->clients, n)
+        LIST_FOREACH(&p->workers[0]->clients, n)
         {
             struct client *c = LIST_ITEM(n, struct client, worker_node);
             if (c->id == command->id) {
@@ -871,17 +897,18 @@ static enum admin_result view_perform(void *core, struct admin_session *session,
 /* ---- life ------------------------------------------------------------------------------- */
 
 struct proxy *proxy_new(struct config *config, struct userlist *userlist, struct log *log,
-                        struct view_service *views, const struct io_ops *ops, struct io *io,
-                        uint64_t now_us, int64_t wall_us)
+                        struct view_service *views, const struct io_ops *ops, struct io *const *ios,
+                        int n_workers, uint64_t now_us, int64_t wall_us)
 {
     struct proxy *p = mem_alloc(sizeof(*p));
-    struct worker *w = mem_alloc(sizeof(*w));
 
     p->config = config;
     p->userlist = userlist;
     p->log = log;
     p->views = views;
-    p->worker = w;
+    pthread_mutex_init(&p->lock, NULL);
+    p->stats_at_us = now_us;
+    statement_table_init(&p->statements);
     params_names_init(&p->params_names, config->track_extra_parameters);
     map_init(&p->databases);
     list_init(&p->database_list);
@@ -901,21 +928,13 @@ struct proxy *proxy_new(struct config *config, struct userlist *userlist, struct
         .totals = view_totals,
         .perform = view_perform,
     };
-    w->proxy = p;
-    w->ops = ops;
-    w->io = io;
-    w->now_us = now_us;
-    w->wall_base_us = wall_us - (int64_t)now_us;
-    timers_init(&w->timers);
-    list_init(&w->clients);
-    list_init(&w->servers);
-    list_init(&w->wakes);
-    list_init(&w->sends);
-    list_init(&w->dead);
-    statement_table_init(&w->statements);
+    for (int i = 0; i < n_workers; i++)
+        p->workers[i] = worker_new(p, i, ops, ios[i], now_us, wall_us);
+    p->n_workers = n_workers;
+    struct worker *w = p->workers[0];
     stats_window_init(&p->admin_window, (int64_t)now_us);
-    ops->random(io, p->mock_key, sizeof(p->mock_key));
-    ops->random(io, &p->cancel_secret, sizeof(p->cancel_secret));
+    ops->random(w->io, p->mock_key, sizeof(p->mock_key));
+    ops->random(w->io, &p->cancel_secret, sizeof(p->cancel_secret));
     timer_set(&w->timers, &w->upkeep_timer, now_us + UPKEEP_US, on_upkeep);
     timer_set(&w->timers, &w->stats_timer,
               now_us + (uint64_t)(config->stats_period_us > 0 ? config->stats_period_us : 60000000),
@@ -931,7 +950,7 @@ struct proxy *proxy_new(struct config *config, struct userlist *userlist, struct
 
 void proxy_close_all(struct proxy *p)
 {
-    struct worker *w = p->worker;
+    struct worker *w = p->workers[0];
     struct list_node *n;
 
     p->paused = true;
@@ -954,7 +973,6 @@ void proxy_close_all(struct proxy *p)
 
 void proxy_free(struct proxy *p)
 {
-    struct worker *w = p->worker;
     struct list_node *n;
     struct map_node *m;
 
@@ -969,10 +987,11 @@ void proxy_free(struct proxy *p)
     map_free(&p->databases);
     map_free(&p->cancel_keys);
     params_names_free(&p->params_names);
-    statement_table_free(&w->statements);
-    timers_free(&w->timers);
+    for (int i = 0; i < p->n_workers; i++)
+        worker_free(p->workers[i]);
+    statement_table_free(&p->statements);
     config_unref(p->config);
     userlist_unref(p->userlist);
-    free(w);
+    pthread_mutex_destroy(&p->lock);
     free(p);
 }

@@ -1,13 +1,23 @@
 /* The core: everything the daemon knows while it runs, and nothing of sockets.
  *
  * struct proxy is the process: configuration, databases, users, limits. struct worker is one event
- * loop's share: its clients, its servers, their timers and what has to be done before the loop
- * waits again (worker_settle). There is one worker now. The world behind it is a struct io_ops
- * (proxy/conn.h), so that tests drive clients and servers message by message with no network.
+ * loop's share, on a thread of its own: its clients, its servers, its pools, their timers and what
+ * has to be done before the loop waits again (worker_settle). The world behind it is a struct
+ * io_ops (proxy/conn.h), so that tests drive clients and servers message by message with no
+ * network and no thread.
+ *
+ * Who may touch what. A client, a server, a struct pool and what hangs off them belong to one
+ * worker and are touched by its thread only. Worker 0 alone may do so with others' between
+ * proxy_halt_workers and proxy_release_workers: all other workers then stand still between two
+ * events. The configuration, the user list, flags of databases and of the process change only
+ * then, so that everybody reads them without a lock. Names (databases, users, cancel keys) are
+ * looked up and added under `lock`. All else that crosses threads is a letter (worker_post).
  */
 #ifndef PGTRICKLE_PROXY_PROXY_H
 #define PGTRICKLE_PROXY_PROXY_H
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -33,6 +43,16 @@ struct client;
 struct server;
 struct pool;
 struct view_service;
+struct worker;
+
+#define WORKERS_MAX 64
+
+/* What one worker tells another. Embedded in what it is about, or allocated: deliver owns it. It
+ * runs on the thread of w, between events. */
+struct letter {
+    struct letter *next; /* the queue's */
+    void (*deliver)(struct worker *w, struct letter *l);
+};
 
 /* One entry of [databases], or one name that "*" serves. Lives until RELOAD takes the entry away
  * and its last client is gone, or, for "*", until autodb_idle_timeout. */
@@ -45,18 +65,17 @@ struct database {
     bool is_auto; /* came from "*" */
     bool paused;
     bool disabled;
-    int n_clients; /* logged in or on their way */
-    int n_servers;
-    struct list pools; /* struct pool.database_node */
-    struct stats stats;
+    atomic_int n_clients; /* logged in or on their way */
+    atomic_int n_servers;
+    struct list pools;       /* struct pool.database_node, of all workers; under proxy.lock */
+    struct stats past_stats; /* of pools that are gone; see proxy_database_stats */
     struct stats_window window;
     uint64_t idle_since_us; /* is_auto: since when nothing uses it; 0: in use */
-    int next_host;          /* of entry->hosts */
+    int next_host;          /* of entry->hosts; under proxy.lock */
     /* The SQL side of stream tables, as this process knows it. */
-    bool views_installed;
-    bool views_installing;
-    uint64_t views_retry_us;   /* after a failure */
-    struct list views_waiting; /* struct client.install_node */
+    atomic_bool views_installed;
+    atomic_bool views_installing;
+    atomic_uint_least64_t views_retry_us; /* after a failure */
 };
 
 /* A name that clients or servers log in with. */
@@ -64,9 +83,10 @@ struct user {
     struct map_node node; /* proxy.users */
     char *name;
     const struct config_user *entry; /* of proxy.config; NULL: none */
-    int n_clients;
-    int n_servers;
-    /* Learned from a client's SCRAM login: logs in to a server with the same verifier. */
+    atomic_int n_clients;
+    atomic_int n_servers;
+    /* All below is under proxy.lock.
+     * Learned from a client's SCRAM login: logs in to a server with the same verifier. */
     bool has_scram_keys;
     unsigned char scram_client_key[32];
     unsigned char scram_server_key[32];
@@ -87,15 +107,20 @@ struct proxy {
     struct config *config;
     struct userlist *userlist; /* NULL: no auth_file */
     struct log *log;
-    struct worker *worker;
+    struct worker *workers[WORKERS_MAX]; /* [0]: the main thread's, with signals and console */
+    int n_workers;
     struct params_names params_names;
+    struct statement_table statements;
+    pthread_mutex_t lock; /* for rare things: guards the next four */
     struct map databases;
     struct list database_list;
     struct map users;
     struct map cancel_keys; /* struct client.cancel_node */
     uint64_t cancel_secret; /* of cancel_key_hash */
-    int n_clients;
-    uint64_t next_id; /* clients and servers, one counter */
+    atomic_int n_clients;
+    atomic_uint_least64_t last_id; /* clients and servers, one counter */
+    uint64_t stats_at_us;          /* the windows of statistics rolled; under lock */
+    int halted;                    /* depth of proxy_halt_workers */
     bool paused;
     bool suspended;
     bool ending; /* the world was told to stop */
@@ -114,30 +139,45 @@ struct proxy {
 
 struct worker {
     struct proxy *proxy;
+    int index; /* of proxy.workers */
     const struct io_ops *ops;
     struct io *io;
+    pthread_mutex_t letters_lock;
+    struct letter *letters_first; /* under letters_lock */
+    struct letter *letters_last;
     uint64_t now_us;      /* monotonic, set by the world before each event */
     int64_t wall_base_us; /* wall clock = wall_base_us + now_us */
     struct timers timers;
-    struct list clients; /* struct client.worker_node */
-    struct list servers; /* struct server.worker_node */
-    struct list wakes;   /* conns whose input can go on */
-    struct list sends;   /* conns with output to hand over */
-    struct list dead;    /* closed conns, freed by worker_settle */
-    struct statement_table statements;
+    struct list clients;       /* struct client.worker_node */
+    struct list servers;       /* struct server.worker_node */
+    struct list wakes;         /* conns whose input can go on */
+    struct list sends;         /* conns with output to hand over */
+    struct list dead;          /* closed conns, freed by worker_settle */
+    struct list views_waiting; /* struct client.install_node: for the SQL side of their database */
     struct timer stats_timer;
     struct timer upkeep_timer; /* min_pool_size, idle "*" databases, a changed auth_file */
     bool settling;
 };
 
-/* Takes over one reference of config and userlist. log and views are borrowed. */
+/* Takes over one reference of config and userlist. log and views are borrowed. ios: one for each
+ * worker. */
 struct proxy *proxy_new(struct config *config, struct userlist *userlist, struct log *log,
-                        struct view_service *views, const struct io_ops *ops, struct io *io,
-                        uint64_t now_us, int64_t wall_us);
+                        struct view_service *views, const struct io_ops *ops, struct io *const *ios,
+                        int n_workers, uint64_t now_us, int64_t wall_us);
 /* Closes all connections at once; lent ones are closed when their job is over. */
 void proxy_close_all(struct proxy *p);
 /* After proxy_close_all, with no job left. */
 void proxy_free(struct proxy *p);
+
+/* From any thread: l is delivered on the thread of `to`. */
+void worker_post(struct worker *to, struct letter *l);
+/* Delivers what was posted; for the world, after io_ops.wake. True when there was something. */
+bool worker_run_letters(struct worker *w);
+
+/* Worker 0 only: all others stand still, between two events and with no letter on its way, until
+ * the release. Nests. */
+void proxy_halt_workers(struct proxy *p);
+void proxy_release_workers(struct proxy *p);
 
 /* To be called after every event: lets woken connections go on, hands over output, frees what is
  * closed. */
@@ -178,6 +218,12 @@ struct database *proxy_find_database(struct proxy *p, struct str name);
 struct user *proxy_user(struct proxy *p, struct str name);
 void proxy_refresh_userlist(struct proxy *p);
 bool proxy_is_paused(const struct proxy *p, const struct database *db);
+/* The counters of all pools of the database, there and gone. Workers are halted. */
+struct stats proxy_database_stats(const struct database *db);
+static inline uint64_t proxy_next_id(struct proxy *p)
+{
+    return atomic_fetch_add(&p->last_id, 1) + 1;
+}
 
 /* Log lines of a connection: "C-0x...: db/user@addr:port text". */
 void proxy_log_conn(struct proxy *p, enum log_level level, char kind, const void *self,

@@ -99,7 +99,7 @@ static void owed_pop(struct server *s)
     struct reply_owed *o = owed_first(s);
 
     if (o->statement != NULL)
-        statement_unref(&s->conn.worker->statements, o->statement);
+        statement_unref(&proxy_of(s)->statements, o->statement);
     free(o->error);
     s->owed.head = (s->owed.head + 1) & (s->owed.cap - 1);
     s->owed.count--;
@@ -113,7 +113,7 @@ static void owed_succeed(struct server *s)
     if (o->client_lacks && s->client != NULL) {
         struct client_statement *cs = client_statement_by_serial(&s->client->statements, o->serial);
         if (cs != NULL)
-            client_statement_remove(&s->client->statements, cs, &s->conn.worker->statements);
+            client_statement_remove(&s->client->statements, cs, &proxy_of(s)->statements);
     }
     owed_pop(s);
 }
@@ -124,7 +124,7 @@ static void owed_drop(struct server *s)
     struct reply_owed *o = owed_first(s);
 
     if (o->server_has)
-        server_statements_remove(&s->statements, o->statement, &s->conn.worker->statements);
+        server_statements_remove(&s->statements, o->statement, &proxy_of(s)->statements);
     if (o->server_lacks)
         server_statements_add(&s->statements, o->statement);
     if ((o->client_has || o->client_lacks) && s->client != NULL) {
@@ -132,7 +132,7 @@ static void owed_drop(struct server *s)
         if (cs != NULL && o->client_lacks)
             cs->closing = false;
         else if (cs != NULL)
-            client_statement_remove(&s->client->statements, cs, &s->conn.worker->statements);
+            client_statement_remove(&s->client->statements, cs, &proxy_of(s)->statements);
     }
     owed_pop(s);
 }
@@ -214,7 +214,7 @@ struct server *server_open(struct pool *p, bool from_reserve)
 
     conn_init(&s->conn, w, &server_conn_ops);
     s->pool = p;
-    s->id = ++proxy->next_id;
+    s->id = proxy_next_id(proxy);
     s->from_reserve = from_reserve;
     s->tx_status = STATUS_IDLE;
     wire_reader_init(&s->reader, SENT_BY_BACKEND, WHOLE_MAX);
@@ -228,11 +228,13 @@ struct server *server_open(struct pool *p, bool from_reserve)
     p->user->n_servers++;
 
     if (entry->n_hosts > 0) {
+        pthread_mutex_lock(&proxy->lock);
         int i = p->db->next_host % (int)entry->n_hosts;
         host = entry->hosts[i];
         if (entry->load_balance_hosts != LOAD_BALANCE_HOSTS_DISABLE || p->last_connect_failed)
             i++;
         p->db->next_host = i;
+        pthread_mutex_unlock(&proxy->lock);
     } else if (host[0] == '\0') {
         host = "/tmp";
     }
@@ -285,7 +287,7 @@ static void server_free(struct conn *c)
     struct server *s = of_conn(c);
 
     free(s->owed.ring);
-    server_statements_free(&s->statements, &c->worker->statements);
+    server_statements_free(&s->statements, &c->worker->proxy->statements);
     params_clear(&s->params);
     text_free(&s->welcome);
     scram_client_free(s->scram);
@@ -434,7 +436,7 @@ static void run_end(struct server *s, struct run *r)
 {
     if (r->len > 0 && s->client != NULL) {
         conn_send(&s->client->conn, r->ptr, r->len);
-        s->pool->db->stats.server_bytes += r->len;
+        s->pool->stats.server_bytes += r->len;
     }
     r->len = 0;
 }
@@ -507,9 +509,9 @@ bool server_owes_name(struct server *s, uint32_t serial)
 /* All statements are gone but those that a pipeline has prepared behind the command. */
 static void forget_statements(struct server *s)
 {
-    struct worker *w = s->conn.worker;
+    struct statement_table *table = &proxy_of(s)->statements;
 
-    server_statements_clear(&s->statements, &w->statements);
+    server_statements_clear(&s->statements, table);
     for (unsigned i = 0; i < s->owed.count; i++)
         if (owed_at(s, i)->server_has)
             server_statements_add(&s->statements, owed_at(s, i)->statement);
@@ -523,7 +525,7 @@ static void forget_statements(struct server *s)
             map_remove(&s->client->statements, n);
             map_insert(&kept, n, n->hash);
         } else {
-            client_statement_remove(&s->client->statements, cs, &w->statements);
+            client_statement_remove(&s->client->statements, cs, table);
         }
     }
     map_free(&s->client->statements);
@@ -862,7 +864,7 @@ void server_link(struct server *s, struct client *c)
     c->server = s;
     s->tested = false;
     s->used = true;
-    s->pool->db->stats.server_assignments++;
+    s->pool->stats.server_assignments++;
     text_init(&sql);
     if (params_differences(&proxy_of(s)->params_names, &c->params, &s->params, &sql,
                            &s->params_changed)) {
@@ -955,7 +957,7 @@ void server_evict_statements(struct server *s)
         o->statement = statement_ref(oldest);
         o->server_lacks = true;
         wire_encode_close(&s->conn.out, TARGET_STATEMENT, str_from(oldest->name));
-        server_statements_remove(&s->statements, oldest, &s->conn.worker->statements);
+        server_statements_remove(&s->statements, oldest, &proxy_of(s)->statements);
     }
 }
 
@@ -973,5 +975,5 @@ void server_prepare(struct server *s, struct statement *st)
                            (struct str){ st->body, st->body_len });
     conn_flush(&s->conn);
     server_statements_add(&s->statements, st);
-    s->pool->db->stats.server_parses++;
+    s->pool->stats.server_parses++;
 }

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/random.h>
 #include <sys/socket.h>
@@ -58,6 +59,8 @@ struct io {
     struct event_base *base;
     struct jobs *jobs;
     struct event *jobs_event;
+    struct event *wake_event;
+    int wake_fd; /* an eventfd: letters wait */
     struct event *timer_event;
     struct event *accept_event; /* goes on with accepting */
     struct event *signal_events[8];
@@ -92,12 +95,12 @@ int64_t io_wall_us(void)
 /* Around every event: the clock before, settling and the next deadline after. */
 static void enter(struct io *io)
 {
-    io->proxy->worker->now_us = io_monotonic_us();
+    io->proxy->workers[0]->now_us = io_monotonic_us();
 }
 
 static void leave(struct io *io)
 {
-    struct worker *w = io->proxy->worker;
+    struct worker *w = io->proxy->workers[0];
 
     worker_settle(w);
     uint64_t at = worker_next_timer(w);
@@ -122,7 +125,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
     (void)what;
     enter(io);
     io->timer_at_us = UINT64_MAX;
-    worker_run_timers(io->proxy->worker);
+    worker_run_timers(io->proxy->workers[0]);
     leave(io);
 }
 
@@ -556,6 +559,14 @@ static void listener_close(struct listener *l)
     close(l->fd);
 }
 
+static void op_wake(struct io *io)
+{
+    uint64_t one = 1;
+
+    while (write(io->wake_fd, &one, sizeof(one)) < 0 && errno == EINTR)
+        ;
+}
+
 static void op_listen_stop(struct io *io, bool tcp, bool unix_socket)
 {
     int kept = 0;
@@ -589,6 +600,7 @@ const struct io_ops *io_ops_real(void)
         .job_notify = op_job_notify,
         .stop = op_stop,
         .listen_stop = op_listen_stop,
+        .wake = op_wake,
     };
 
     return &ops;
@@ -634,7 +646,7 @@ static void on_accept(evutil_socket_t fd, short what, void *arg)
             }
         }
         struct socket *s = mem_alloc(sizeof(*s));
-        struct client *c = client_new(io->proxy->worker, &peer, &local);
+        struct client *c = client_new(io->proxy->workers[0], &peer, &local);
         s->io = io;
         s->conn = &c->conn;
         s->fd = client_fd;
@@ -803,6 +815,19 @@ static void on_jobs(evutil_socket_t fd, short what, void *arg)
     leave(io);
 }
 
+static void on_wake(evutil_socket_t fd, short what, void *arg)
+{
+    struct io *io = arg;
+    uint64_t count;
+
+    (void)what;
+    enter(io);
+    while (read(fd, &count, sizeof(count)) < 0 && errno == EINTR)
+        ;
+    worker_run_letters(io->proxy->workers[0]);
+    leave(io);
+}
+
 static void on_signal(evutil_socket_t sig, short what, void *arg)
 {
     struct io *io = arg;
@@ -875,6 +900,9 @@ struct io *io_new(struct err *e)
     io->jobs = jobs_new();
     io->jobs_event = event_new(io->base, jobs_fd(io->jobs), EV_READ | EV_PERSIST, on_jobs, io);
     event_add(io->jobs_event, NULL);
+    io->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    io->wake_event = event_new(io->base, io->wake_fd, EV_READ | EV_PERSIST, on_wake, io);
+    event_add(io->wake_event, NULL);
     io->timer_event = event_new(io->base, -1, 0, on_timer, io);
     io->accept_event = event_new(io->base, -1, 0, on_accept_again, io);
     io->timer_at_us = UINT64_MAX;
@@ -914,6 +942,8 @@ void io_free(struct io *io)
     for (int i = 0; i < io->n_signal_events; i++)
         event_free(io->signal_events[i]);
     event_free(io->jobs_event);
+    event_free(io->wake_event);
+    close(io->wake_fd);
     event_free(io->timer_event);
     event_free(io->accept_event);
     jobs_free(io->jobs);

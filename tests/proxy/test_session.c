@@ -414,13 +414,13 @@ static void test_pause_closes_free_servers_and_holds_new_work(void **state)
     (void)state;
     struct peer *a = first_client(w, &s);
     proxy_pause(w->proxy, NULL);
-    worker_settle(w->worker);
+    world_settle(w);
     assert_null(s->conn);
     assert_true(proxy_is_pausing_done(w->proxy, NULL));
     client_says_query(a, "select 1");
     assert_null(world_next_connect(w));
     proxy_resume(w->proxy, NULL);
-    worker_settle(w->worker);
+    world_settle(w);
     s = world_serve_login(w);
     assert_non_null(s);
     assert_string_equal(peer_take(s), "Q");

@@ -78,6 +78,12 @@ static void op_stop(struct io *io)
     of_io(io)->stopped = true;
 }
 
+/* Letters are delivered after each event (world_settle). */
+static void op_wake(struct io *io)
+{
+    (void)io;
+}
+
 static void op_listen_stop(struct io *io, bool tcp, bool unix_socket)
 {
     (void)io;
@@ -93,6 +99,7 @@ static const struct io_ops ops = {
     .random = op_random,
     .stop = op_stop,
     .listen_stop = op_listen_stop,
+    .wake = op_wake,
 };
 
 struct world *world_new(const char *ini, const char *users)
@@ -117,10 +124,24 @@ struct world *world_new(const char *ini, const char *users)
         assert_non_null(list);
     }
     w->now_us = 1000000;
-    w->proxy = proxy_new(config, list, NULL, NULL, &ops, (struct io *)(void *)w, w->now_us,
-                         1700000000000000);
-    w->worker = w->proxy->worker;
+    struct io *io = (struct io *)(void *)w;
+    w->proxy = proxy_new(config, list, NULL, NULL, &ops, &io, 1, w->now_us, 1700000000000000);
+    w->worker = w->proxy->workers[0];
     return w;
+}
+
+/* After each event: all that follows from it, letters between workers too. */
+void world_settle(struct world *w)
+{
+    bool any;
+
+    do {
+        any = false;
+        for (int i = 0; i < w->proxy->n_workers; i++) {
+            worker_settle(w->proxy->workers[i]);
+            any = worker_run_letters(w->proxy->workers[i]) || any;
+        }
+    } while (any);
 }
 
 void world_free(struct world *w)
@@ -144,7 +165,7 @@ void world_run_until(struct world *w, uint64_t until)
             w->now_us = at;
         w->worker->now_us = w->now_us;
         worker_run_timers(w->worker);
-        worker_settle(w->worker);
+        world_settle(w);
     }
     w->worker->now_us = w->now_us = until;
 }
@@ -152,11 +173,6 @@ void world_run_until(struct world *w, uint64_t until)
 void world_sleep(struct world *w, double seconds)
 {
     world_run_until(w, w->now_us + (uint64_t)(seconds * 1e6));
-}
-
-void world_settle(struct world *w)
-{
-    worker_settle(w->worker);
 }
 
 struct peer *world_accept(struct world *w)
@@ -182,10 +198,10 @@ struct peer *world_next_connect(struct world *w)
 
 void peer_connected(struct peer *p)
 {
-    struct worker *w = p->conn->worker;
+    struct world *w = of_io(p->conn->worker->io);
 
     conn_on_connected(p->conn);
-    worker_settle(w);
+    world_settle(w);
 }
 
 /* In pieces as a socket would give them, and no more than the core wants. */
@@ -195,9 +211,9 @@ void peer_send(struct peer *p, const void *bytes, size_t n)
 
     while (n > 0 && p->conn != NULL) {
         size_t piece = n < CONN_READ_SIZE ? n : CONN_READ_SIZE;
-        struct worker *w = p->conn->worker;
+        struct world *w = of_io(p->conn->worker->io);
         conn_on_bytes(p->conn, at, piece);
-        worker_settle(w);
+        world_settle(w);
         at += piece;
         n -= piece;
     }
@@ -213,19 +229,19 @@ void peer_send_queue(struct peer *p, struct bytequeue *q)
 
 void peer_hang_up(struct peer *p)
 {
-    struct worker *w = p->conn->worker;
+    struct world *w = of_io(p->conn->worker->io);
 
     conn_on_gone(p->conn, NULL);
-    worker_settle(w);
+    world_settle(w);
 }
 
 void peer_open_window(struct peer *p, size_t window)
 {
     p->window = window;
     if (p->conn != NULL) {
-        struct worker *w = p->conn->worker;
+        struct world *w = of_io(p->conn->worker->io);
         conn_on_writable(p->conn);
-        worker_settle(w);
+        world_settle(w);
     }
 }
 

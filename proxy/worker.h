@@ -1,0 +1,11 @@
+/* The life of a worker, for proxy.c. What others do with one is in proxy/proxy.h. */
+#ifndef PGTRICKLE_PROXY_WORKER_H
+#define PGTRICKLE_PROXY_WORKER_H
+
+#include "proxy/proxy.h"
+
+struct worker *worker_new(struct proxy *p, int index, const struct io_ops *ops, struct io *io,
+                          uint64_t now_us, int64_t wall_us);
+void worker_free(struct worker *w); /* no conn and no letter may be left */
+
+#endif
