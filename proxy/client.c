@@ -71,13 +71,12 @@ void client_log(struct client *c, enum log_level level, const char *fmt, ...)
     text_free(&t);
 }
 
-struct client *client_new(struct worker *w, const struct address *peer, const struct address *local)
+struct client *client_new(struct worker *w, const struct address *peer)
 {
     struct client *c = mem_alloc(sizeof(*c));
 
     conn_init(&c->conn, w, &client_conn_ops);
-    c->conn.peer = *peer;
-    c->conn.local = *local;
+    conn_set_peer(&c->conn, peer);
     c->id = proxy_next_id(w->proxy);
     c->connected_at_us = c->quiet_at_us = w->now_us;
     wire_reader_init(&c->reader, SENT_BY_FRONTEND, TEXT_MAX);

@@ -101,8 +101,7 @@ struct client {
     uint64_t quiet_at_us; /* ACTIVE: since when no reply is owed; IDLE: since when */
 };
 
-struct client *client_new(struct worker *w, const struct address *peer,
-                          const struct address *local);
+struct client *client_new(struct worker *w, const struct address *peer);
 
 /* Ends it without a word to it; reason is logged. */
 void client_close(struct client *c, const char *reason);

@@ -1,10 +1,35 @@
 #include "proxy/conn.h"
 
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/arena.h"
 #include "proxy/proxy.h"
 
 void conn_init(struct conn *c, struct worker *w, const struct conn_ops *ops)
 {
     *c = (struct conn){ .ops = ops, .worker = w };
+}
+
+void conn_set_peer(struct conn *c, const struct address *peer)
+{
+    char *host = NULL;
+
+    if (peer->host != NULL) {
+        size_t len = strlen(peer->host);
+        host = mem_alloc(len + 1);
+        memcpy(host, peer->host, len + 1);
+    }
+    free((char *)c->peer.host);
+    c->peer = *peer;
+    c->peer.host = host;
+}
+
+struct address conn_local(const struct conn *c)
+{
+    if (c->socket == NULL)
+        return (struct address){ .host = "", .is_unix = c->peer.is_unix };
+    return c->worker->ops->local(c->worker->io, c);
 }
 
 static void update_reading(struct conn *c)
@@ -21,8 +46,8 @@ static void update_reading(struct conn *c)
 
 void conn_connect(struct conn *c, const struct address *to)
 {
-    c->peer = *to;
-    c->worker->ops->connect(c->worker->io, c, to);
+    conn_set_peer(c, to);
+    c->worker->ops->connect(c->worker->io, c, &c->peer);
 }
 
 void conn_flush(struct conn *c)
@@ -164,6 +189,7 @@ void worker_settle(struct worker *w)
         struct conn *c = LIST_ITEM(n, struct conn, dead_node);
         bytequeue_free(&c->in);
         bytequeue_free(&c->out);
+        free((char *)c->peer.host);
         c->ops->free(c);
     }
     w->settling = false;

@@ -33,9 +33,9 @@ struct io;
 #define CONN_OUT_LOW 16384   /* and resumed below this */
 #define CONN_HELD_MAX 16384  /* bytes read ahead from a peer that has to wait */
 
-/* Where to connect to, or who it is. */
+/* Where to connect to, or who it is. The host is borrowed, but for that of a conn. */
 struct address {
-    char host[256]; /* IP, name, or socket path (directory part for servers); "@..." abstract */
+    const char *host; /* IP, name, or socket directory ("@..." abstract); NULL: a unix client */
     int port;
     bool is_unix;
     int unix_pid; /* accepted unix connections: the peer's process */
@@ -57,8 +57,7 @@ struct conn {
     void *socket; /* the world's; NULL when not connected or lent */
     struct bytequeue in;
     struct bytequeue out;
-    struct address peer;
-    struct address local;
+    struct address peer; /* its host is the conn's own */
     struct list_node wake_node;
     struct list_node send_node;
     struct list_node dead_node;
@@ -90,6 +89,8 @@ struct io_ops {
      * on. A broken stream takes all bytes and is reported by conn_on_gone later. */
     size_t (*send)(struct io *io, struct conn *c, const void *bytes, size_t n);
     void (*read)(struct io *io, struct conn *c, bool on);
+    /* Our side of a connected stream. The host is valid until the next call. */
+    struct address (*local)(struct io *io, const struct conn *c);
     void (*close)(struct io *io, struct conn *c);
     /* Takes the descriptor away from the world (no more events) and brings it back. */
     int (*lend)(struct io *io, struct conn *c);
@@ -109,6 +110,10 @@ struct io_ops {
 };
 
 void conn_init(struct conn *c, struct worker *w, const struct conn_ops *ops);
+void conn_set_peer(struct conn *c, const struct address *peer);
+/* Our side of it: asked for when somebody wants to know, for nobody does of most clients. Valid
+ * until the next call. */
+struct address conn_local(const struct conn *c);
 
 /* --- wishes of the owner --- */
 void conn_connect(struct conn *c, const struct address *to);

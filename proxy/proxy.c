@@ -31,6 +31,8 @@ void address_print(const struct address *a, char *out, size_t size)
 {
     if (a->is_unix)
         snprintf(out, size, "unix(%d):%d", a->unix_pid, a->port);
+    else if (a->host == NULL)
+        snprintf(out, size, "?:%d", a->port);
     else if (strchr(a->host, ':') != NULL)
         snprintf(out, size, "[%s]:%d", a->host, a->port);
     else
@@ -685,6 +687,7 @@ static void view_clients(void *core, struct admin_sink *sink)
     LIST_FOREACH(&w->clients, n)
     {
         const struct client *c = LIST_ITEM(n, struct client, worker_node);
+        struct address local = conn_local(&c->conn);
         bool waits = c->state == CLIENT_WAITING || c->state == CLIENT_LOGIN_WAIT;
         struct admin_socket row = {
             .user = c->user_name,
@@ -692,8 +695,8 @@ static void view_clients(void *core, struct admin_sink *sink)
             .state = client_state_name(c),
             .addr = c->conn.peer.is_unix ? "unix" : c->conn.peer.host,
             .port = c->conn.peer.port,
-            .local_addr = c->conn.local.is_unix ? "unix" : c->conn.local.host,
-            .local_port = c->conn.local.port,
+            .local_addr = local.is_unix ? "unix" : local.host,
+            .local_port = local.port,
             .connected_at_s = worker_wall_us(w, c->connected_at_us) / 1000000,
             .requested_at_s =
                 worker_wall_us(w, c->request_at_us != 0 ? c->request_at_us : c->connected_at_us) /
@@ -720,6 +723,7 @@ static void view_servers(void *core, struct admin_sink *sink)
     LIST_FOREACH(&w->servers, n)
     {
         const struct server *s = LIST_ITEM(n, struct server, worker_node);
+        struct address local = conn_local(&s->conn);
         struct admin_socket row = {
             .is_server = true,
             .user = s->pool->user->name,
@@ -727,8 +731,8 @@ static void view_servers(void *core, struct admin_sink *sink)
             .state = server_state_name(s),
             .addr = s->conn.peer.is_unix ? "unix" : s->conn.peer.host,
             .port = s->conn.peer.port,
-            .local_addr = s->conn.local.is_unix ? "unix" : s->conn.local.host,
-            .local_port = s->conn.local.port,
+            .local_addr = local.is_unix ? "unix" : local.host,
+            .local_port = local.port,
             .connected_at_s = worker_wall_us(w, s->connected_at_us) / 1000000,
             .requested_at_s = worker_wall_us(w, s->used_at_us) / 1000000,
             .close_needed = s->retire,

@@ -238,7 +238,7 @@ struct server *server_open(struct pool *p, bool from_reserve)
     } else if (host[0] == '\0') {
         host = "/tmp";
     }
-    snprintf(to.host, sizeof(to.host), "%s", host);
+    to.host = host;
     to.is_unix = to.host[0] == '/' || to.host[0] == '@';
     if (proxy->config->server_connect_timeout_us > 0)
         timer_set(&w->timers, &s->timer,
@@ -316,10 +316,11 @@ static void on_connected(struct conn *conn)
     struct server *s = of_conn(conn);
     const struct config_database *entry = s->pool->db->entry;
     struct bytequeue *out = &conn->out;
+    struct address own = conn_local(conn);
     char peer[300], local[300];
 
     address_print(&conn->peer, peer, sizeof(peer));
-    address_print(&conn->local, local, sizeof(local));
+    address_print(&own, local, sizeof(local));
     if (proxy_of(s)->config->log_connections)
         server_log(s, LEVEL_LOG, "new connection to server (from %s)", local);
     move(s, SERVER_LOGIN);

@@ -73,6 +73,7 @@ struct io {
     uint64_t timer_at_us;
     struct list lent; /* sockets whose descriptor a job has */
     bool stopping;
+    char local_host[INET6_ADDRSTRLEN]; /* of op_local */
     char buffer[CONN_READ_SIZE];
 };
 
@@ -131,20 +132,32 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 
 /* ---- sockets ---------------------------------------------------------------------------- */
 
-static void set_address(struct address *a, const struct sockaddr_storage *sa, int unix_port)
+/* The address of an accepted or connected stream; its host is printed to the buffer. */
+static struct address address_of(const struct sockaddr_storage *sa, int unix_port,
+                                 char host[INET6_ADDRSTRLEN])
 {
     if (sa->ss_family == AF_INET) {
         const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)sa;
-        inet_ntop(AF_INET, &in->sin_addr, a->host, sizeof(a->host));
-        a->port = ntohs(in->sin_port);
-    } else if (sa->ss_family == AF_INET6) {
-        const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)(const void *)sa;
-        inet_ntop(AF_INET6, &in->sin6_addr, a->host, sizeof(a->host));
-        a->port = ntohs(in->sin6_port);
-    } else {
-        a->is_unix = true;
-        a->port = unix_port;
+        inet_ntop(AF_INET, &in->sin_addr, host, INET6_ADDRSTRLEN);
+        return (struct address){ .host = host, .port = ntohs(in->sin_port) };
     }
+    if (sa->ss_family == AF_INET6) {
+        const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)(const void *)sa;
+        inet_ntop(AF_INET6, &in->sin6_addr, host, INET6_ADDRSTRLEN);
+        return (struct address){ .host = host, .port = ntohs(in->sin6_port) };
+    }
+    return (struct address){ .is_unix = true, .port = unix_port };
+}
+
+static struct address op_local(struct io *io, const struct conn *c)
+{
+    const struct socket *s = c->socket;
+    struct sockaddr_storage sa = { 0 };
+    socklen_t len = sizeof(sa);
+
+    if (s->fd < 0 || getsockname(s->fd, (struct sockaddr *)&sa, &len) < 0)
+        return (struct address){ .host = "", .is_unix = c->peer.is_unix };
+    return address_of(&sa, c->peer.port, io->local_host);
 }
 
 static void set_options(struct io *io, int fd, bool is_unix)
@@ -236,10 +249,6 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
         } else if (error != 0) {
             gone(s, strerror(error));
         } else {
-            struct sockaddr_storage sa = { 0 };
-            len = sizeof(sa);
-            if (getsockname(fd, (struct sockaddr *)&sa, &len) == 0)
-                set_address(&s->conn->local, &sa, s->conn->peer.port);
             conn_on_connected(s->conn);
         }
     } else if (s->broken) {
@@ -364,8 +373,10 @@ static void resolve_done(struct job *j)
         gone(s, "server DNS lookup failed");
     } else {
         struct sockaddr_storage sa = { 0 };
+        char host[INET6_ADDRSTRLEN];
         memcpy(&sa, s->addresses->ai_addr, s->addresses->ai_addrlen);
-        set_address(&s->conn->peer, &sa, 0);
+        struct address peer = address_of(&sa, 0, host);
+        conn_set_peer(s->conn, &peer);
         connect_next(s);
     }
     free(r);
@@ -591,6 +602,7 @@ const struct io_ops *io_ops_real(void)
         .connect = op_connect,
         .send = op_send,
         .read = op_read,
+        .local = op_local,
         .close = op_close,
         .lend = op_lend,
         .take_back = op_take_back,
@@ -618,7 +630,7 @@ static void on_accept(evutil_socket_t fd, short what, void *arg)
     for (int i = 0; i < 64; i++) {
         struct sockaddr_storage sa = { 0 };
         socklen_t len = sizeof(sa);
-        struct address peer = { 0 }, local = { 0 };
+        char host[INET6_ADDRSTRLEN];
         int client_fd = accept4(fd, (struct sockaddr *)&sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (client_fd < 0) {
             if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
@@ -632,10 +644,7 @@ static void on_accept(evutil_socket_t fd, short what, void *arg)
             break;
         }
         set_options(io, client_fd, l->is_unix);
-        set_address(&peer, &sa, io->proxy->config->listen_port);
-        len = sizeof(sa);
-        if (getsockname(client_fd, (struct sockaddr *)&sa, &len) == 0)
-            set_address(&local, &sa, io->proxy->config->listen_port);
+        struct address peer = address_of(&sa, io->proxy->config->listen_port, host);
         if (l->is_unix) {
             struct ucred cred;
             len = sizeof(cred);
@@ -646,7 +655,7 @@ static void on_accept(evutil_socket_t fd, short what, void *arg)
             }
         }
         struct socket *s = mem_alloc(sizeof(*s));
-        struct client *c = client_new(io->proxy->workers[0], &peer, &local);
+        struct client *c = client_new(io->proxy->workers[0], &peer);
         s->io = io;
         s->conn = &c->conn;
         s->fd = client_fd;

@@ -59,6 +59,13 @@ static void op_read(struct io *io, struct conn *c, bool on)
     ((struct peer *)c->socket)->reading = on;
 }
 
+static struct address op_local(struct io *io, const struct conn *c)
+{
+    (void)io;
+    (void)c;
+    return (struct address){ .host = "10.9.9.1", .port = 6432 };
+}
+
 static void op_close(struct io *io, struct conn *c)
 {
     (void)io;
@@ -95,6 +102,7 @@ static const struct io_ops ops = {
     .connect = op_connect,
     .send = op_send,
     .read = op_read,
+    .local = op_local,
     .close = op_close,
     .random = op_random,
     .stop = op_stop,
@@ -178,7 +186,7 @@ void world_sleep(struct world *w, double seconds)
 struct peer *world_accept(struct world *w)
 {
     struct address a = { .host = "10.9.9.9", .port = 40000 };
-    struct client *c = client_new(w->worker, &a, &a);
+    struct client *c = client_new(w->worker, &a);
     struct peer *p = peer_new(w, &c->conn);
 
     p->taken = p->reading = c->conn.reading = true;

@@ -20,7 +20,7 @@ struct peer {
     size_t window;        /* how many bytes it takes before it blocks */
     bool reading;         /* the core wants its bytes */
     bool taken;           /* by world_next_connect */
-    struct address to;    /* a server: where the core connected to */
+    struct address to;    /* a server: where the core connected to; the host is the conn's */
 };
 
 struct world {
