@@ -2,9 +2,9 @@
  *
  * PostgreSQL reports some parameters (ParameterStatus). In transaction pooling a client must find
  * "its" values on whatever server it is linked to: they are kept per client and per server,
- * compared at the link, and the differences are SET. Values are shared and reference counted: a
- * thousand clients with the same six values hold six strings. Parameters that PostgreSQL does not
- * report can't be followed.
+ * compared at the link, and the differences are SET. Values are shared and reference counted, and
+ * so are sets of them: a thousand clients with the same six values hold one pointer each.
+ * Parameters that PostgreSQL does not report can't be followed.
  */
 #ifndef PGTRICKLE_PROXY_PARAMS_H
 #define PGTRICKLE_PROXY_PARAMS_H
@@ -32,10 +32,10 @@ enum {
     PARAM_APPLICATION_NAME,
 };
 
-struct param_value; /* a shared string */
+struct param_set; /* shared, copied when it is changed */
 
 struct params {
-    struct param_value *value[PARAMS_MAX]; /* NULL: unknown */
+    struct param_set *set; /* NULL: nothing is known */
 };
 
 /* extra: comma list, as track_extra_parameters. */
@@ -48,6 +48,10 @@ void params_clear(struct params *p);
 void params_set(struct params *p, int i, struct str value);
 const char *params_get(const struct params *p, int i); /* NULL when unknown */
 void params_share(struct params *to, const struct params *from, int i);
+void params_copy(struct params *to, const struct params *from);
+/* When all values are equal, both hold the same set from now on: what is compared for each
+ * transaction is then one pointer. */
+void params_unify(struct params *to, const struct params *from);
 void params_fill_unset(struct params *to, const struct params *from);
 
 /* Appends "SET name='value';" for each of the client's known values that differs from the server's,

@@ -84,8 +84,8 @@ void pool_learn_parameters(struct pool *p, struct server *s)
     text_clear(&p->welcome);
     text_put_str(&p->welcome, text_str(&s->welcome));
     text_free(&s->welcome);
-    for (int i = 0; i < PARAMS_MAX; i++)
-        params_share(&p->parameters, &s->params, i);
+    params_unify(&s->params, &p->parameters);
+    params_copy(&p->parameters, &s->params);
     p->has_parameters = true;
 }
 

@@ -573,6 +573,7 @@ static void on_ready(struct server *s, const struct wire_piece *f, struct run *r
         for (int i = 0; i < proxy_of(s)->params_names.count; i++)
             if (s->params_changed & (1u << i))
                 params_share(&c->params, &s->params, i);
+        params_unify(&c->params, &s->params);
         s->state = SERVER_IN_USE;
         client_on_linked(c);
         return;
