@@ -33,6 +33,7 @@
 #define LEARN_DATABASES_MS 5000
 #define RECONNECT_MIN_MS 500
 #define RECONNECT_MAX_MS 15000
+#define RECONNECT_UNKNOWN_MAX_MS 60000 /* while nothing says that it has stream tables */
 #define RELOOK_MIN_MS 10
 #define LOOKS_PER_INTERVAL 10
 #define PURGE_EVERY_MS 5000
@@ -984,11 +985,23 @@ static bool is_schema_gone(const struct err *e)
             strcmp(e->sqlstate, "42883") == 0);
 }
 
+/* Once for each failure: a database that is away for a night is one line, not a thousand. */
+static void log_lost(struct database *d, const struct err *e, int64_t backoff_ms, uint64_t *told)
+{
+    uint64_t failure = str_hash(str_from(e->message));
+
+    dvm_log_err(d->scheduler->dvm, failure != *told ? DVM_LOG_WARNING : DVM_LOG_DEBUG, e,
+                "scheduler_lost database=%s retry_ms=%d", d->name, (int)backoff_ms);
+    *told = failure;
+}
+
 static void *database_main(void *arg)
 {
     struct database *d = arg;
     struct scheduler *s = d->scheduler;
     int64_t backoff_ms = RECONNECT_MIN_MS;
+    uint64_t told = 0; /* the failure that the log knows */
+    bool is_known = false;
     bool stay = true;
 
     while (stay) {
@@ -1004,8 +1017,11 @@ static void *database_main(void *arg)
         if (c != NULL && make_current(d, c, &e))
             served = database_serve(d, c, &looked, &e);
         db_libpq_close(c);
-        if (looked)
+        if (looked) {
             backoff_ms = RECONNECT_MIN_MS;
+            told = 0;
+            is_known = true;
+        }
         if (is_schema_gone(&e))
             install_forget(s->dvm, d->conninfo);
         if (served) {
@@ -1014,11 +1030,12 @@ static void *database_main(void *arg)
             stay = database_sleep(d, RECONNECT_MIN_MS, false) &&
                    database_sleep(d, LOOK_FOR_SCHEMA_MS, true);
         } else {
+            int64_t most_ms = is_known ? RECONNECT_MAX_MS : RECONNECT_UNKNOWN_MAX_MS;
             if (e.class != ERR_RESOURCE)
-                dvm_log_err(s->dvm, DVM_LOG_WARNING, &e, "scheduler_lost database=%s retry_ms=%d",
-                            d->name, (int)backoff_ms);
-            stay = database_sleep(d, with_jitter(backoff_ms), false);
-            backoff_ms = backoff_ms * 2 < RECONNECT_MAX_MS ? backoff_ms * 2 : RECONNECT_MAX_MS;
+                log_lost(d, &e, backoff_ms, &told);
+            /* A wake (a client has made a stream table there) ends the wait of an unknown one. */
+            stay = database_sleep(d, with_jitter(backoff_ms), !is_known);
+            backoff_ms = backoff_ms * 2 < most_ms ? backoff_ms * 2 : most_ms;
         }
         err_clear(&e);
     }
