@@ -34,6 +34,29 @@ static struct proxy *proxy_of(const struct client *c)
     return c->conn.worker->proxy;
 }
 
+const char *replication_name(enum replication r)
+{
+    static const char *const names[] = {
+        [REPLICATION_NONE] = "none",
+        [REPLICATION_LOGICAL] = "logical",
+        [REPLICATION_PHYSICAL] = "physical",
+    };
+
+    return names[r];
+}
+
+/* A replication connection has its server until its end. */
+static enum pool_mode mode_of(const struct client *c)
+{
+    return c->replication != REPLICATION_NONE ? POOL_MODE_SESSION : pool_mode_of(c->pool);
+}
+
+/* Whether its statements are looked at for stream tables. */
+static bool intercepts(const struct client *c)
+{
+    return proxy_of(c)->views != NULL && c->replication == REPLICATION_NONE;
+}
+
 const char *client_state_name(const struct client *c)
 {
     switch (c->state) {
@@ -288,6 +311,9 @@ void client_update_timer(struct client *c)
         earliest(&at, c->waiting_since_us, config_query_timeout_us(conf, u));
         break;
     case CLIENT_ACTIVE:
+        /* A stream is one query that never ends. */
+        if (c->replication != REPLICATION_NONE)
+            break;
         if (c->server->owed.count > 0 || c->lend != NULL)
             earliest(&at, c->request_at_us, config_query_timeout_us(conf, u));
         else if (c->server->tx_status != STATUS_IDLE)
@@ -422,7 +448,12 @@ void client_on_authenticated(struct client *c)
     struct user *pool_user = forced != NULL ? proxy_user(p, str_from(forced)) : c->user;
     c->pool = pool_get(c->conn.worker, c->db, pool_user, forced != NULL);
     list_append(&c->pool->clients, &c->pool_node);
-    if (c->pool->has_parameters && !proxy_is_paused(p, c->db)) {
+    if (c->replication != REPLICATION_NONE && !pool_fails_fast(c->pool)) {
+        c->waiting_since_us = c->conn.worker->now_us;
+        set_state(c, CLIENT_LOGIN_WAIT);
+        list_append(&c->pool->replications, &c->wait_node);
+        pool_serve(c->pool);
+    } else if (c->pool->has_parameters && !proxy_is_paused(p, c->db)) {
         if (pool_fails_fast(c->pool)) {
             client_fail(c, "08P01",
                         "server login has been failing, cached error: %s (server_login_retry)",
@@ -442,6 +473,22 @@ void client_on_authenticated(struct client *c)
     }
 }
 
+/* What a login ends with, after the parameters. */
+static void end_login(struct client *c)
+{
+    const char *message = proxy_of(c)->config->login_notify_message;
+
+    give_cancel_key(c);
+    if (message[0] != '\0')
+        notice_encode_notice(&c->conn.out, "NOTICE", "00000", "%s", message);
+    wire_encode_ready(&c->conn.out, STATUS_IDLE);
+    conn_flush(&c->conn);
+    login_free(c->login);
+    c->login = NULL;
+    c->pool->stats.client_logins++;
+    c->quiet_at_us = c->conn.worker->now_us;
+}
+
 void client_on_parameters(struct client *c)
 {
     struct proxy *p = proxy_of(c);
@@ -455,16 +502,24 @@ void client_on_parameters(struct client *c)
         if (params_get(&c->params, i) != NULL)
             wire_encode_parameter_status(out, str_from(p->params_names.name[i]),
                                          str_from(params_get(&c->params, i)));
-    give_cancel_key(c);
-    if (p->config->login_notify_message[0] != '\0')
-        notice_encode_notice(out, "NOTICE", "00000", "%s", p->config->login_notify_message);
-    wire_encode_ready(out, STATUS_IDLE);
-    conn_flush(&c->conn);
-    login_free(c->login);
-    c->login = NULL;
-    c->pool->stats.client_logins++;
-    c->quiet_at_us = c->conn.worker->now_us;
+    end_login(c);
     c->state = CLIENT_IDLE;
+    client_update_timer(c);
+    conn_wake(&c->conn);
+}
+
+void client_on_replication_ready(struct client *c)
+{
+    struct server *s = c->server;
+
+    for (int i = 0; i < PARAMS_MAX; i++)
+        params_share(&c->params, &s->params, i);
+    auth_encode_ok(&c->conn.out);
+    bytequeue_put(&c->conn.out, s->welcome.ptr, s->welcome.len);
+    end_login(c);
+    c->pool->stats.server_assignments++;
+    c->pool->stats.wait_us += c->conn.worker->now_us - c->waiting_since_us;
+    set_state(c, CLIENT_ACTIVE);
     client_update_timer(c);
     conn_wake(&c->conn);
 }
@@ -478,8 +533,7 @@ static void forward(struct client *c, struct str bytes)
 
 static bool tracks_statements(const struct client *c)
 {
-    return pool_mode_of(c->pool) != POOL_MODE_SESSION &&
-           proxy_of(c)->config->max_prepared_statements > 0;
+    return mode_of(c) != POOL_MODE_SESSION && proxy_of(c)->config->max_prepared_statements > 0;
 }
 
 static bool standard_strings(const struct client *c)
@@ -577,9 +631,8 @@ static void forget_unnamed(struct client *c)
 static bool on_query(struct client *c, const struct wire_piece *f)
 {
     struct str text = { f->body.ptr, f->ends && f->body.len > 0 ? f->body.len - 1 : f->body.len };
-    enum intercept_kind kind = proxy_of(c)->views == NULL
-                                   ? INTERCEPT_FORWARD
-                                   : intercept_classify(text, standard_strings(c));
+    enum intercept_kind kind =
+        intercepts(c) ? intercept_classify(text, standard_strings(c)) : INTERCEPT_FORWARD;
 
     if (proxy_of(c)->config->disable_pqexec) {
         client_fail(c, "08P01", "PQexec disallowed");
@@ -682,7 +735,7 @@ static bool on_parse(struct client *c, const struct wire_piece *f)
         return too_large(c, true);
     }
     named = m.statement.len > 0;
-    if (proxy_of(c)->views != NULL)
+    if (intercepts(c))
         kind = intercept_classify(text, standard_strings(c));
     if (kind != INTERCEPT_FORWARD && !views_ready(c, kind))
         return false;
@@ -967,8 +1020,7 @@ static bool wants_whole(struct client *c, const struct wire_header *h, struct st
 {
     struct str text = { rest.ptr + WIRE_HEADER_LEN, rest.len - WIRE_HEADER_LEN };
 
-    if (proxy_of(c)->views == NULL || rest.len < TEXT_MAX ||
-        h->body_len > KEPT_MAX - WIRE_HEADER_LEN)
+    if (!intercepts(c) || rest.len < TEXT_MAX || h->body_len > KEPT_MAX - WIRE_HEADER_LEN)
         return false;
     if (h->tag == FE_PARSE) {
         struct str name;
@@ -1186,7 +1238,7 @@ void client_on_batch_done(struct client *c)
     struct server *s = c->server;
     struct stats *stats = &c->pool->stats;
     uint64_t now = c->conn.worker->now_us;
-    enum pool_mode mode = pool_mode_of(c->pool);
+    enum pool_mode mode = mode_of(c);
 
     stats->queries++;
     stats->query_us += now - c->request_at_us;

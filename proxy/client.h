@@ -54,7 +54,7 @@ struct client {
     struct conn conn; /* first */
     struct list_node worker_node;
     struct list_node pool_node;    /* pool.clients */
-    struct list_node wait_node;    /* pool.waiting, pool.login_waiting */
+    struct list_node wait_node;    /* pool.waiting, pool.login_waiting, pool.replications */
     struct list_node install_node; /* database.views_waiting */
     struct map_node cancel_node;
     uint64_t id;
@@ -116,6 +116,8 @@ void client_on_queued(struct client *c); /* WAITING */
 void client_on_linked(struct client *c); /* IN_USE: parameters are set */
 void client_on_server_lost(struct client *c, const char *reason, struct str error_frame);
 void client_on_parameters(struct client *c); /* LOGIN_WAIT: the pool knows its parameters now */
+/* LOGIN_WAIT for a replication connection: its server has logged in and is linked. */
+void client_on_replication_ready(struct client *c);
 /* A ReadyForQuery was forwarded and nothing is owed: the server may go back. */
 void client_on_batch_done(struct client *c);
 /* Nothing is owed any more: a lend_job that waited for it can start. */
@@ -135,6 +137,8 @@ void client_update_timer(struct client *c);
 /* Login is over (proxy/login.h): the client is known to be `user`. */
 void client_on_authenticated(struct client *c);
 
+/* "none", "logical", "physical" */
+const char *replication_name(enum replication r);
 const char *client_state_name(const struct client *c);
 void client_log(struct client *c, enum log_level level, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));

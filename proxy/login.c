@@ -22,6 +22,7 @@ void login_free(struct login *l)
         return;
     scram_server_free(l->scram);
     free(l->secret);
+    free(l->startup_params);
     free(l);
 }
 
@@ -36,6 +37,9 @@ static bool set_parameter(struct client *c, struct str name, struct str value, b
         params_set(&c->params, i, value);
         return true;
     }
+    /* The server judges: all of them are passed on. */
+    if (c->replication != REPLICATION_NONE)
+        return true;
     if (config_list_has_nocase(p->config->ignore_startup_parameters, name))
         return true;
     if (in_options) {
@@ -141,30 +145,44 @@ static bool set_replication(struct client *c, struct str value)
     return false;
 }
 
+static void keep_startup_params(struct client *c, struct str params)
+{
+    struct login *l = c->login;
+
+    free(l->startup_params);
+    l->startup_params = mem_alloc(params.len + 1);
+    l->startup_params_len = params.len;
+    memcpy(l->startup_params, params.ptr, params.len);
+}
+
+struct str login_startup_params(const struct client *c)
+{
+    return (struct str){ c->login->startup_params, c->login->startup_params_len };
+}
+
 static bool take_parameters(struct client *c, struct str params)
 {
     struct str name, value, user = { 0 }, database = { 0 };
 
+    if (startup_find_param(params, "replication", &value) && !set_replication(c, value))
+        return false;
+    if (c->replication != REPLICATION_NONE)
+        keep_startup_params(c, params);
     while (startup_next_param(&params, &name, &value)) {
         if (str_equal(name, STR("user"))) {
             user = value;
         } else if (str_equal(name, STR("database"))) {
             database = value;
         } else if (str_equal(name, STR("options"))) {
-            if (!set_options(c, value))
+            if (c->replication == REPLICATION_NONE && !set_options(c, value))
                 return false;
         } else if (str_equal(name, STR("replication"))) {
-            if (!set_replication(c, value))
-                return false;
+            /* known already */
         } else if (str_starts_with(name, STR("_pq_."))) {
             /* answered by NegotiateProtocolVersion */
         } else if (!set_parameter(c, name, value, false)) {
             return false;
         }
-    }
-    if (c->replication != REPLICATION_NONE) {
-        client_fail(c, "0A000", "replication connections are not supported");
-        return false;
     }
     if (user.len == 0) {
         client_fail(c, "08P01", "no username supplied");
@@ -211,8 +229,8 @@ static void on_startup(struct client *c, const struct startup_packet *packet)
         startup_encode_negotiate(&c->conn.out, 3, minor, packet->params);
     conn_flush(&c->conn);
     if (p->config->log_connections)
-        client_log(c, LEVEL_LOG, "login attempt: db=%s user=%s tls=no replication=no",
-                   c->database_name, c->user_name);
+        client_log(c, LEVEL_LOG, "login attempt: db=%s user=%s tls=no replication=%s",
+                   c->database_name, c->user_name, replication_name(c->replication));
     if (strcmp(c->database_name, ADMIN_DATABASE) != 0) {
         if (p->n_clients >= p->config->max_client_conn) {
             client_fail(c, "53300", "no more connections allowed (max_client_conn)");

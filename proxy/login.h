@@ -16,6 +16,10 @@ struct client;
 struct login;
 struct server;
 
+/* While the client is logging in to a replication connection: its startup parameters as they came
+ * (protocol/startup.h, startup_next_param), for the server's startup packet. Borrowed. */
+struct str login_startup_params(const struct client *c);
+
 /* CLIENT_STARTUP and CLIENT_AUTH: takes what it can use; may close the client or move it on. */
 size_t login_on_bytes(struct client *c, struct str bytes);
 void login_free(struct login *l);

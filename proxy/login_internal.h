@@ -15,6 +15,8 @@ enum login_method {
 };
 
 struct login {
+    char *startup_params; /* of a replication connection, malloc */
+    size_t startup_params_len;
     bool ssl_asked;
     bool gss_asked;
     enum login_method method;

@@ -36,6 +36,7 @@ struct pool *pool_get(struct worker *w, struct database *db, struct user *user, 
     list_init(&p->clients);
     list_init(&p->waiting);
     list_init(&p->login_waiting);
+    list_init(&p->replications);
     list_init(&p->cancels);
     text_init(&p->welcome);
     text_init(&p->login_error_message);
@@ -94,7 +95,10 @@ void pool_learn_parameters(struct pool *p, struct server *s)
 void pool_leave_queue(struct pool *p, struct client *c)
 {
     if (list_node_is_linked(&c->wait_node))
-        list_remove(c->state == CLIENT_LOGIN_WAIT ? &p->login_waiting : &p->waiting, &c->wait_node);
+        list_remove(c->replication != REPLICATION_NONE ? &p->replications
+                    : c->state == CLIENT_LOGIN_WAIT    ? &p->login_waiting
+                                                       : &p->waiting,
+                    &c->wait_node);
 }
 
 void pool_checkout(struct pool *p, struct client *c)
@@ -136,6 +140,13 @@ static struct client *first_waiting(struct pool *p)
 static struct client *first_login_waiting(struct pool *p)
 {
     struct list_node *n = list_first(&p->login_waiting);
+
+    return n == NULL ? NULL : LIST_ITEM(n, struct client, wait_node);
+}
+
+static struct client *first_replication(struct pool *p)
+{
+    struct list_node *n = list_first(&p->replications);
 
     return n == NULL ? NULL : LIST_ITEM(n, struct client, wait_node);
 }
@@ -207,6 +218,16 @@ static void open_more(struct pool *p)
         .since_failure_us = (int64_t)(now - p->failed_at_us),
         .login_retry_us = conf->server_login_retry_us,
     };
+    /* No server that is there, or on its way, is of use to a replication connection. */
+    struct client *own = first_replication(p);
+    if (own != NULL && (first == NULL || own->waiting_since_us < first->waiting_since_us)) {
+        first = own;
+        f.longest_wait_us = (int64_t)(now - own->waiting_since_us);
+        f.waiting = 1;
+        f.opening = 0;
+    } else {
+        own = NULL;
+    }
     if (first == NULL) {
         if (f.servers >= config_min_pool_size(conf, p->db->entry) ||
             (list_is_empty(&p->clients) && !p->user_is_forced))
@@ -225,7 +246,11 @@ static void open_more(struct pool *p)
                  f.servers < f.pool_size + f.reserve_size &&
                  f.longest_wait_us < f.reserve_timeout_us)
             serve_later(p, first->waiting_since_us + (uint64_t)f.reserve_timeout_us);
-        return;
+        if (own == NULL || f.paused || f.pool_size == 0 || f.servers < f.pool_size ||
+            list_is_empty(&p->idle))
+            return;
+        server_close(LIST_ITEM(list_first(&p->idle), struct server, pool_node), "evicted");
+        return; /* closing serves again */
     case POOL_OPEN_EVICT_DB:
     case POOL_OPEN_EVICT_USER:
         victim = find_evictable(p, how == POOL_OPEN_EVICT_USER);
@@ -240,7 +265,9 @@ static void open_more(struct pool *p)
     if (how == POOL_OPEN_RESERVE)
         proxy_log_conn(p->worker->proxy, LEVEL_LOG, 'C', first, p->db->name, p->user->name,
                        &first->conn.peer, "taking connection from reserve_pool");
-    server_open(p, how == POOL_OPEN_RESERVE);
+    server_open(p, how == POOL_OPEN_RESERVE, own);
+    if (own != NULL)
+        p->serve_again = true; /* others may wait for one they can share */
 }
 
 void pool_serve(struct pool *p)
@@ -333,9 +360,20 @@ void pool_on_server_ready(struct pool *p, struct server *s)
 void pool_on_login_failed(struct pool *p, struct server *s, bool connected, struct str frame,
                           struct str message)
 {
-    struct client *c;
+    struct client *c = s->client;
 
-    (void)s;
+    if (s->replication != REPLICATION_NONE && connected) {
+        /* What keeps a replication connection out need not keep others out. */
+        s->client = NULL;
+        c->server = NULL;
+        client_on_server_lost(c, message.ptr, frame);
+        return;
+    }
+    if (s->replication != REPLICATION_NONE) {
+        s->client = NULL;
+        c->server = NULL;
+        list_prepend(&p->replications, &c->wait_node);
+    }
     p->last_connect_failed = !connected;
     p->last_login_failed = connected;
     p->failed_at_us = p->worker->now_us;
@@ -376,6 +414,9 @@ void pool_retire_servers(struct pool *p, const char *reason)
             struct server *s = LIST_ITEM(ln, struct server, pool_node);
             s->retire = true;
             s->retire_reason = reason;
+            /* It would never be given back. */
+            if (s->replication != REPLICATION_NONE)
+                server_lose(s, reason);
         }
     }
     while ((n = list_first(&p->idle)) != NULL)

@@ -30,6 +30,7 @@ struct pool {
     struct list clients;       /* struct client.pool_node: logged in */
     struct list waiting;       /* struct client.wait_node: wait for a server, FIFO */
     struct list login_waiting; /* struct client.wait_node: wait for the first parameters */
+    struct list replications;  /* struct client.wait_node: wait for a connection of their own */
     struct list cancels;       /* struct cancel_request.pool_node: in flight or waiting */
     /* What a server said at login, replayed to clients. */
     bool has_parameters;

@@ -637,7 +637,8 @@ static void view_pools(void *core, struct admin_sink *sink)
         LIST_FOREACH(&db->pools, pn)
         {
             const struct pool *pool = LIST_ITEM(pn, struct pool, database_node);
-            int waiting = (int)(pool->waiting.count + pool->login_waiting.count);
+            int waiting =
+                (int)(pool->waiting.count + pool->login_waiting.count + pool->replications.count);
             struct list_node *first = list_first(&pool->waiting);
             int used = 0;
             if (first == NULL)
@@ -692,6 +693,7 @@ static void view_clients(void *core, struct admin_sink *sink)
         struct admin_socket row = {
             .user = c->user_name,
             .database = c->database_name,
+            .replication = replication_name(c->replication),
             .state = client_state_name(c),
             .addr = c->conn.peer.is_unix ? "unix" : c->conn.peer.host,
             .port = c->conn.peer.port,
@@ -728,6 +730,7 @@ static void view_servers(void *core, struct admin_sink *sink)
             .is_server = true,
             .user = s->pool->user->name,
             .database = s->pool->db->name,
+            .replication = replication_name(s->replication),
             .state = server_state_name(s),
             .addr = s->conn.peer.is_unix ? "unix" : s->conn.peer.host,
             .port = s->conn.peer.port,

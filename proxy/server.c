@@ -163,17 +163,34 @@ bool server_is_clean(const struct server *s)
 
 /* ---- life ------------------------------------------------------------------------------- */
 
-static void move(struct server *s, enum server_state state)
+static struct list *list_of(struct server *s, enum server_state state)
 {
     struct pool *p = s->pool;
-    struct list *from = s->state == SERVER_CONNECTING || s->state == SERVER_LOGIN ? &p->opening
-                        : s->state == SERVER_IDLE                                 ? &p->idle
-                        : s->state == SERVER_IN_USE || s->state == SERVER_SYNCING ? &p->active
-                                                                                  : &p->busy;
-    struct list *to = state == SERVER_CONNECTING || state == SERVER_LOGIN ? &p->opening
-                      : state == SERVER_IDLE                              ? &p->idle
-                      : state == SERVER_IN_USE || state == SERVER_SYNCING ? &p->active
-                                                                          : &p->busy;
+
+    /* The pool must not count on it. */
+    if (s->replication != REPLICATION_NONE)
+        return &p->active;
+    switch (state) {
+    case SERVER_CONNECTING:
+    case SERVER_LOGIN:
+        return &p->opening;
+    case SERVER_IDLE:
+        return &p->idle;
+    case SERVER_IN_USE:
+    case SERVER_SYNCING:
+        return &p->active;
+    case SERVER_TESTING:
+    case SERVER_RESETTING:
+    case SERVER_CLOSED:
+        break;
+    }
+    return &p->busy;
+}
+
+static void move(struct server *s, enum server_state state)
+{
+    struct list *from = list_of(s, s->state);
+    struct list *to = list_of(s, state);
 
     s->used_at_us = s->conn.worker->now_us;
     s->state = state;
@@ -203,7 +220,7 @@ static void on_test_timeout(struct timer *t)
     server_close(of_timer(t), "test query timeout");
 }
 
-struct server *server_open(struct pool *p, bool from_reserve)
+struct server *server_open(struct pool *p, bool from_reserve, struct client *for_client)
 {
     struct worker *w = p->worker;
     struct proxy *proxy = w->proxy;
@@ -222,7 +239,13 @@ struct server *server_open(struct pool *p, bool from_reserve)
     text_init(&s->welcome);
     s->state = SERVER_CONNECTING;
     s->used_at_us = s->connected_at_us = w->now_us;
-    list_append(&p->opening, &s->pool_node);
+    if (for_client != NULL) {
+        pool_leave_queue(p, for_client);
+        s->replication = for_client->replication;
+        s->client = for_client;
+        for_client->server = s;
+    }
+    list_append(list_of(s, s->state), &s->pool_node);
     list_append(&w->servers, &s->worker_node);
     p->db->n_servers++;
     p->user->n_servers++;
@@ -309,7 +332,30 @@ static void lose(struct server *s, const char *reason, struct str error_frame)
         client_on_server_lost(c, reason, error_frame);
 }
 
+void server_lose(struct server *s, const char *reason)
+{
+    lose(s, reason, (struct str){ "", 0 });
+}
+
 /* ---- login ------------------------------------------------------------------------------ */
+
+/* What the client said, but for what we decide. */
+static void put_replication_params(struct server *s)
+{
+    struct bytequeue *out = &s->conn.out;
+    struct str params = login_startup_params(s->client), name, value;
+    const char *application = params_get(&s->client->params, PARAM_APPLICATION_NAME);
+
+    startup_encode_param(out, STR("replication"),
+                         s->replication == REPLICATION_LOGICAL ? STR("database") : STR("true"));
+    while (startup_next_param(&params, &name, &value))
+        if (!str_equal(name, STR("user")) && !str_equal(name, STR("database")) &&
+            !str_equal(name, STR("replication")) && !str_equal(name, STR("application_name")) &&
+            !str_starts_with(name, STR("_pq_.")))
+            startup_encode_param(out, name, value);
+    if (application != NULL)
+        startup_encode_param(out, STR("application_name"), str_from(application));
+}
 
 static void on_connected(struct conn *conn)
 {
@@ -337,6 +383,8 @@ static void on_connected(struct conn *conn)
         if (entry->application_name != NULL)
             startup_encode_param(out, STR("application_name"), str_from(entry->application_name));
     }
+    if (s->replication != REPLICATION_NONE)
+        put_replication_params(s);
     startup_encode_end(out, m);
     conn_flush(conn);
 }
@@ -356,7 +404,7 @@ static void on_parameter(struct server *s, struct str frame, struct str body)
     int i = params_find(&proxy_of(s)->params_names, name);
     if (i >= 0)
         params_set(&s->params, i, value);
-    else if (s->state == SERVER_LOGIN)
+    if (s->state == SERVER_LOGIN && (i < 0 || s->replication != REPLICATION_NONE))
         text_put_str(&s->welcome, frame);
     if (s->state == SERVER_LOGIN && str_equal(name, STR("server_version"))) {
         int major = 0, minor = 0;
@@ -369,7 +417,9 @@ static void finish_login(struct server *s)
 {
     const struct config_database *entry = s->pool->db->entry;
 
-    if (!s->connect_query_sent && entry != NULL && entry->connect_query != NULL) {
+    /* Physical replication knows no SQL. */
+    if (!s->connect_query_sent && entry != NULL && entry->connect_query != NULL &&
+        s->replication != REPLICATION_PHYSICAL) {
         s->connect_query_sent = true;
         wire_encode_query(&s->conn.out, str_from(entry->connect_query));
         conn_flush(&s->conn);
@@ -378,6 +428,12 @@ static void finish_login(struct server *s)
     timer_unset(&s->conn.worker->timers, &s->timer);
     scram_client_free(s->scram);
     s->scram = NULL;
+    if (s->replication != REPLICATION_NONE) {
+        move(s, SERVER_IN_USE);
+        client_on_replication_ready(s->client);
+        text_free(&s->welcome);
+        return;
+    }
     pool_learn_parameters(s->pool, s);
     s->tested = true;
     move(s, SERVER_IDLE);
@@ -412,7 +468,10 @@ static void on_login_frame(struct server *s, const struct wire_piece *f)
         if (s->connect_query_sent) {
             server_log(s, LEVEL_WARNING, "error in connect_query: %s", e.message);
         } else {
-            server_log(s, LEVEL_WARNING, "server login failed: FATAL %s", e.message);
+            if (s->replication != REPLICATION_NONE)
+                server_log(s, LEVEL_ERROR, "S: login failed: FATAL: %s", e.message);
+            else
+                server_log(s, LEVEL_WARNING, "server login failed: FATAL %s", e.message);
             login_fail(s, f->bytes, e.message);
         }
         break;
@@ -913,6 +972,10 @@ void server_unlink(struct server *s, bool client_is_gone)
         c->server = NULL;
     s->client = NULL;
     conn_pause(&s->conn, false);
+    if (s->replication != REPLICATION_NONE) {
+        server_close(s, "client close request");
+        return;
+    }
     if (client_is_gone && !clean) {
         if (s->owed.count > 0)
             cancel_own_query(s);

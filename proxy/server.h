@@ -20,6 +20,7 @@
 #include "base/text.h"
 #include "protocol/reader.h"
 #include "protocol/scram.h"
+#include "proxy/client.h"
 #include "proxy/conn.h"
 #include "proxy/params.h"
 #include "proxy/pool.h"
@@ -87,8 +88,9 @@ struct server {
     struct list_node worker_node;
     uint64_t id;
     enum server_state state;
-    struct client *client; /* IN_USE, SYNCING */
-    struct timer timer;    /* connect, login, probe */
+    struct client *client; /* IN_USE, SYNCING; of a replication connection always */
+    enum replication replication;
+    struct timer timer; /* connect, login, probe */
     uint64_t connected_at_us;
     uint64_t used_at_us; /* last change of state */
     int backend_pid;
@@ -118,9 +120,13 @@ struct server {
 };
 
 /* Opens a connection for the pool. */
-struct server *server_open(struct pool *p, bool from_reserve);
+/* for_client: a replication connection, to which the server belongs from now to its end; or NULL.
+ */
+struct server *server_open(struct pool *p, bool from_reserve, struct client *for_client);
 /* Takes the server out of the pool and closes it; its client, if any, must have been unlinked. */
 void server_close(struct server *s, const char *reason);
+/* Takes the client off and closes; the client is told the reason. */
+void server_lose(struct server *s, const char *reason);
 
 /* Linked to a client from now on: parameters are set first if they differ. */
 void server_link(struct server *s, struct client *c);
