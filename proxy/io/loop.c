@@ -263,7 +263,14 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
 static void socket_attach(struct socket *s)
 {
     s->read_event = event_new(s->io->base, s->fd, EV_READ | EV_PERSIST, on_readable, s);
-    s->write_event = event_new(s->io->base, s->fd, EV_WRITE, on_writable, s);
+}
+
+/* Most clients read what they are sent: they never have this event. */
+static void wait_writable(struct socket *s)
+{
+    if (s->write_event == NULL)
+        s->write_event = event_new(s->io->base, s->fd, EV_WRITE, on_writable, s);
+    event_add(s->write_event, NULL);
 }
 
 static void start_connect(struct socket *s, const struct sockaddr *sa, socklen_t len)
@@ -286,7 +293,7 @@ static void start_connect(struct socket *s, const struct sockaddr *sa, socklen_t
     }
     s->connecting = true;
     socket_attach(s);
-    event_add(s->write_event, NULL);
+    wait_writable(s);
 }
 
 /* A connect that failed at once is reported from the loop. */
@@ -457,14 +464,14 @@ static size_t op_send(struct io *io, struct conn *c, const void *bytes, size_t n
          * when nobody reads. */
         s->broken = true;
         if (!c->reading)
-            event_add(s->write_event, NULL);
+            wait_writable(s);
         return n;
     }
     if (sent < 0)
         sent = 0;
     if ((size_t)sent < n) {
         s->writing = true;
-        event_add(s->write_event, NULL);
+        wait_writable(s);
     }
     return (size_t)sent;
 }
@@ -506,7 +513,8 @@ static int op_lend(struct io *io, struct conn *c)
     struct socket *s = c->socket;
 
     event_del(s->read_event);
-    event_del(s->write_event);
+    if (s->write_event != NULL)
+        event_del(s->write_event);
     list_append(&io->lent, &c->lent_node);
     return s->fd;
 }
@@ -521,7 +529,7 @@ static void op_take_back(struct io *io, struct conn *c)
     if (c->reading)
         event_add(s->read_event, NULL);
     if (bytequeue_len(&c->out) > 0)
-        event_add(s->write_event, NULL);
+        wait_writable(s);
 }
 
 static void op_shutdown(struct io *io, struct conn *c)
