@@ -119,7 +119,6 @@ static void leave(struct client *c)
     struct worker *w = c->conn.worker;
 
     timer_unset(&w->timers, &c->timer);
-    timer_unset(&w->timers, &c->notify_timer);
     if (c->cancel != NULL)
         cancel_abandon(c);
     if (list_node_is_linked(&c->install_node))
@@ -201,6 +200,25 @@ void client_fail_with(struct client *c, struct str frame, const char *reason)
     client_close(c, reason);
 }
 
+static void forget_install_error(struct client *c)
+{
+    if (c->install_error == NULL)
+        return;
+    err_clear(c->install_error);
+    free(c->install_error);
+    c->install_error = NULL;
+}
+
+void client_forget_names(struct client *c)
+{
+    if (!c->names_shared) {
+        free((char *)c->database_name);
+        free((char *)c->user_name);
+    }
+    c->database_name = c->user_name = NULL;
+    c->names_shared = false;
+}
+
 static void client_free(struct conn *conn)
 {
     struct client *c = of_conn(conn);
@@ -212,9 +230,8 @@ static void client_free(struct conn *conn)
     params_clear(&c->params);
     login_free(c->login);
     admin_session_free(c->admin);
-    err_clear(&c->install_error);
-    free(c->database_name);
-    free(c->user_name);
+    forget_install_error(c);
+    client_forget_names(c);
     free(c);
 }
 
@@ -223,6 +240,16 @@ static void client_free(struct conn *conn)
 static const struct config_user *config_user_of(const struct client *c)
 {
     return c->user != NULL ? c->user->entry : NULL;
+}
+
+static void notify_waiting(struct client *c)
+{
+    if (c->wait_notified)
+        return;
+    c->wait_notified = true;
+    notice_encode_notice(&c->conn.out, "NOTICE", "00000",
+                         "No server connection available in postgres backend, client being queued");
+    conn_flush(&c->conn);
 }
 
 static void on_timer(struct timer *t)
@@ -241,10 +268,17 @@ static void on_timer(struct timer *t)
         client_fail(c, "08P01", "client_login_timeout (server down)");
         break;
     case CLIENT_WAITING: {
-        int64_t wait = config_query_wait_timeout_us(conf, c->db->entry, u);
-        client_fail(c, "08P01", "%s",
-                    wait > 0 && now - c->waiting_since_us >= (uint64_t)wait ? "query_wait_timeout"
-                                                                            : "query_timeout");
+        int64_t wait =
+            c->db->entry != NULL ? config_query_wait_timeout_us(conf, c->db->entry, u) : 0;
+        int64_t query = config_query_timeout_us(conf, u);
+        if (wait > 0 && now - c->waiting_since_us >= (uint64_t)wait) {
+            client_fail(c, "08P01", "query_wait_timeout");
+        } else if (query > 0 && now - c->waiting_since_us >= (uint64_t)query) {
+            client_fail(c, "08P01", "query_timeout");
+        } else {
+            notify_waiting(c);
+            client_update_timer(c);
+        }
         break;
     }
     case CLIENT_IDLE:
@@ -309,6 +343,8 @@ void client_update_timer(struct client *c)
         if (c->db->entry != NULL)
             earliest(&at, c->waiting_since_us, config_query_wait_timeout_us(conf, c->db->entry, u));
         earliest(&at, c->waiting_since_us, config_query_timeout_us(conf, u));
+        if (!c->wait_notified)
+            earliest(&at, c->waiting_since_us, conf->query_wait_notify_us);
         break;
     case CLIENT_ACTIVE:
         /* A stream is one query that never ends. */
@@ -334,18 +370,6 @@ void client_update_timer(struct client *c)
         timer_set(&c->conn.worker->timers, &c->timer, at, on_timer);
 }
 
-static void on_notify_timer(struct timer *t)
-{
-    struct client *c = (struct client *)(void *)((char *)t - offsetof(struct client, notify_timer));
-
-    if (c->state != CLIENT_WAITING || c->wait_notified)
-        return;
-    c->wait_notified = true;
-    notice_encode_notice(&c->conn.out, "NOTICE", "00000",
-                         "No server connection available in postgres backend, client being queued");
-    conn_flush(&c->conn);
-}
-
 static void set_state(struct client *c, enum client_state state)
 {
     bool was_waiting = c->state == CLIENT_WAITING || c->state == CLIENT_LOGIN_WAIT;
@@ -353,8 +377,6 @@ static void set_state(struct client *c, enum client_state state)
     c->state = state;
     if (state == CLIENT_WAITING || was_waiting || c->has_deadlines)
         client_update_timer(c);
-    if (was_waiting && timer_is_set(&c->notify_timer))
-        timer_unset(&c->conn.worker->timers, &c->notify_timer);
 }
 
 /* ---- login is over ---------------------------------------------------------------------- */
@@ -440,6 +462,10 @@ void client_on_authenticated(struct client *c)
     c->db->n_clients++;
     c->user->n_clients++;
     c->counted_db = c->counted_user = true;
+    client_forget_names(c);
+    c->database_name = c->db->name;
+    c->user_name = c->user->name;
+    c->names_shared = true;
     const char *forced = c->db->entry->user;
     if (forced == NULL && p->config->auth_type == AUTH_TYPE_ANY) {
         client_fail(c, "08P01", "bouncer config error");
@@ -645,8 +671,8 @@ static bool on_query(struct client *c, const struct wire_piece *f)
     if (kind == INTERCEPT_LEND) {
         if (!f->ends)
             return too_large(c, false);
-        if (err_is_set(&c->install_error) && c->server->owed.count == 0) {
-            answer_query(c, &c->install_error);
+        if (c->install_error != NULL && c->server->owed.count == 0) {
+            answer_query(c, c->install_error);
             client_on_batch_done(c);
             return true;
         }
@@ -752,8 +778,8 @@ static bool on_parse(struct client *c, const struct wire_piece *f)
     if (kind == INTERCEPT_LEND) {
         struct intercept_rewrite rw = { 0 };
         struct err e = { 0 };
-        if (err_is_set(&c->install_error)) {
-            fail_in_place(c, &c->install_error);
+        if (c->install_error != NULL) {
+            fail_in_place(c, c->install_error);
             arena_free(&arena);
             return true;
         }
@@ -1094,7 +1120,7 @@ static size_t take_requests(struct client *c, struct str bytes)
                 break;
             }
             c->install_tried = false;
-            err_clear(&c->install_error);
+            forget_install_error(c);
         }
         used += f.bytes.len;
         if (c->server != NULL &&
@@ -1209,13 +1235,8 @@ static const struct conn_ops client_conn_ops = {
 
 void client_on_queued(struct client *c)
 {
-    const struct config *conf = proxy_of(c)->config;
-
-    set_state(c, CLIENT_WAITING);
     c->wait_notified = false;
-    if (conf->query_wait_notify_us > 0)
-        timer_set(&c->conn.worker->timers, &c->notify_timer,
-                  c->waiting_since_us + (uint64_t)conf->query_wait_notify_us, on_notify_timer);
+    set_state(c, CLIENT_WAITING);
 }
 
 void client_on_linked(struct client *c)
@@ -1288,13 +1309,14 @@ void client_on_installed(struct client *c, const struct err *e)
 {
     c->install_wanted = false;
     c->install_tried = true;
-    err_clear(&c->install_error);
+    forget_install_error(c);
     if (e != NULL) {
-        err_set(&c->install_error, e->class, e->sqlstate, "%s", e->message);
+        c->install_error = mem_alloc(sizeof(*c->install_error));
+        err_set(c->install_error, e->class, e->sqlstate, "%s", e->message);
         if (e->detail != NULL)
-            err_detail(&c->install_error, "%s", e->detail);
+            err_detail(c->install_error, "%s", e->detail);
         if (e->hint != NULL)
-            err_hint(&c->install_error, "%s", e->hint);
+            err_hint(c->install_error, "%s", e->hint);
     }
     conn_wake(&c->conn);
 }

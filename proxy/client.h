@@ -50,6 +50,7 @@ enum replication {
     REPLICATION_PHYSICAL, /* replication=true: of the whole server */
 };
 
+/* There may be ten thousand that are idle: what only few of them need for a while is a pointer. */
 struct client {
     struct conn conn; /* first */
     struct list_node worker_node;
@@ -58,47 +59,46 @@ struct client {
     struct list_node install_node; /* database.views_waiting */
     struct map_node cancel_node;
     uint64_t id;
-    enum client_state state;
-    struct login *login; /* STARTUP, AUTH, LOGIN_WAIT */
-    struct database *db; /* NULL until known */
-    struct user *user;   /* who logged in */
-    char *database_name; /* as asked for; NULL before */
-    char *user_name;
+    struct login *login;       /* STARTUP, AUTH, LOGIN_WAIT */
+    struct database *db;       /* NULL until known */
+    struct user *user;         /* who logged in */
+    const char *database_name; /* as asked for; NULL before */
+    const char *user_name;
     struct pool *pool; /* LOGIN_WAIT and later */
     struct server *server;
-    bool counted_db; /* in db->n_clients and user->n_clients */
-    bool counted_user;
-    bool counted;                 /* in proxy.n_clients */
+    enum client_state state;
+    enum replication replication;
     struct cancel_key cancel_key; /* len 0: none yet */
     bool speaks_3_2;              /* gets a long one */
-    enum replication replication;
+    bool names_shared;            /* the names are those of db and user */
+    bool counted_db;              /* in db->n_clients and user->n_clients */
+    bool counted_user;
+    bool counted; /* in proxy.n_clients */
+    bool wait_notified;
+    bool has_deadlines; /* some timeout for ACTIVE or IDLE is configured */
+    bool discards;      /* the message that is streamed is dropped */
+    bool skips;         /* the pipeline failed: messages up to Sync are dropped */
+    bool canceled;      /* in the queue: the message in front is answered with 57014 */
+    bool cut;           /* its server went away in the middle of a message */
+    bool lend_block;    /* a job opened a transaction block: it is ended at the client's Sync */
+    bool lend_block_failed;
+    bool install_wanted; /* waits for the SQL side to be installed */
+    bool install_tried;  /* for the message in front: go on whatever came of it */
+    uint32_t next_serial;
+    struct wire_reader reader; /* messages on their way to the server */
     struct params params;
     struct timer timer; /* the deadline that fits the state */
-    struct timer notify_timer;
     uint64_t connected_at_us;
     uint64_t request_at_us; /* first byte of the running request */
     uint64_t xact_at_us;    /* start of the transaction; 0: none */
     uint64_t waiting_since_us;
-    bool wait_notified;
-    /* Messages on their way to the server. */
-    struct wire_reader reader;
-    bool discards; /* the message that is streamed is dropped */
-    bool skips;    /* the pipeline failed: messages up to Sync are dropped */
-    bool canceled; /* in the queue: the message in front is answered with 57014 */
-    bool cut;      /* its server went away in the middle of a message */
-    uint32_t next_serial;
+    uint64_t quiet_at_us;    /* ACTIVE: since when no reply is owed; IDLE: since when */
     struct map statements;   /* struct client_statement */
     struct map lend_portals; /* struct client_statement: portals bound to stream-table statements */
     struct lending *lend;    /* a job runs, or is about to */
-    bool lend_block; /* a job opened a transaction block: it is ended at the client's Sync */
-    bool lend_block_failed;
-    bool install_wanted;      /* waits for the SQL side to be installed */
-    bool install_tried;       /* for the message in front: go on whatever came of it */
-    struct err install_error; /* of that try */
+    struct err *install_error; /* why it could not be installed; NULL: it could */
     struct cancel_request *cancel;
     struct admin_session *admin;
-    bool has_deadlines;   /* some timeout for ACTIVE or IDLE is configured */
-    uint64_t quiet_at_us; /* ACTIVE: since when no reply is owed; IDLE: since when */
 };
 
 struct client *client_new(struct worker *w, const struct address *peer);
@@ -134,6 +134,8 @@ void client_on_cancel_while_waiting(struct client *c);
 /* RELOAD, or a change of state: sets the deadline. */
 void client_update_timer(struct client *c);
 
+/* A startup packet names others. */
+void client_forget_names(struct client *c);
 /* Login is over (proxy/login.h): the client is known to be `user`. */
 void client_on_authenticated(struct client *c);
 

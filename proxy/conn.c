@@ -88,7 +88,7 @@ static void forget(struct conn *c)
         list_remove(&c->worker->wakes, &c->wake_node);
     if (list_node_is_linked(&c->send_node))
         list_remove(&c->worker->sends, &c->send_node);
-    list_append(&c->worker->dead, &c->dead_node);
+    list_append(&c->worker->dead, &c->wake_node);
 }
 
 void conn_close(struct conn *c)
@@ -120,7 +120,6 @@ void conn_run(struct conn *c)
 
 void conn_on_bytes(struct conn *c, const char *bytes, size_t n)
 {
-    c->n_received += n;
     if (bytequeue_len(&c->in) > 0 || c->paused) {
         bytequeue_put(&c->in, bytes, n);
         if (!list_node_is_linked(&c->wake_node))
@@ -155,7 +154,6 @@ static void send_queued(struct conn *c)
     if (c->socket == NULL || left.len == 0)
         return;
     size_t n = c->worker->ops->send(c->worker->io, c, left.ptr, left.len);
-    c->n_sent += n;
     bytequeue_consume(&c->out, n);
     bytequeue_trim(&c->out);
     if (c->was_full && bytequeue_len(&c->out) < CONN_OUT_LOW) {
@@ -186,7 +184,7 @@ void worker_settle(struct worker *w)
             break;
     }
     while ((n = list_pop(&w->dead)) != NULL) {
-        struct conn *c = LIST_ITEM(n, struct conn, dead_node);
+        struct conn *c = LIST_ITEM(n, struct conn, wake_node);
         bytequeue_free(&c->in);
         bytequeue_free(&c->out);
         free((char *)c->peer.host);

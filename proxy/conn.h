@@ -57,13 +57,9 @@ struct conn {
     void *socket; /* the world's; NULL when not connected or lent */
     struct bytequeue in;
     struct bytequeue out;
-    struct address peer; /* its host is the conn's own */
-    struct list_node wake_node;
+    struct address peer;        /* its host is the conn's own */
+    struct list_node wake_node; /* worker.wakes; closed: worker.dead */
     struct list_node send_node;
-    struct list_node dead_node;
-    struct list_node lent_node; /* the world's */
-    uint64_t n_received;        /* bytes */
-    uint64_t n_sent;
     bool paused;   /* the owner does not want to read */
     bool held;     /* on_bytes left bytes because it has to wait, not because more are needed */
     bool reading;  /* what the world was told */

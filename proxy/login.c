@@ -194,8 +194,7 @@ static bool take_parameters(struct client *c, struct str params)
         client_fail(c, "08P01", "name of the user or the database is too long");
         return false;
     }
-    free(c->user_name);
-    free(c->database_name);
+    client_forget_names(c);
     c->user_name = copy_name(user);
     c->database_name = copy_name(database);
     if (proxy_of(c)->config->application_name_add_host) {

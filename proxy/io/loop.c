@@ -44,7 +44,8 @@ struct resolution;
 struct socket {
     struct io *io;
     struct conn *conn; /* NULL: closed while a name is looked up */
-    int fd;            /* -1: not yet */
+    struct list_node lent_node;
+    int fd; /* -1: not yet */
     struct event *read_event;
     struct event *write_event;
     bool connecting;
@@ -515,7 +516,7 @@ static int op_lend(struct io *io, struct conn *c)
     event_del(s->read_event);
     if (s->write_event != NULL)
         event_del(s->write_event);
-    list_append(&io->lent, &c->lent_node);
+    list_append(&io->lent, &s->lent_node);
     return s->fd;
 }
 
@@ -523,7 +524,7 @@ static void op_take_back(struct io *io, struct conn *c)
 {
     struct socket *s = c->socket;
 
-    list_remove(&io->lent, &c->lent_node);
+    list_remove(&io->lent, &s->lent_node);
     fcntl(s->fd, F_SETFL, fcntl(s->fd, F_GETFL) | O_NONBLOCK);
     s->writing = false;
     if (c->reading)
@@ -948,7 +949,7 @@ void io_finish_jobs(struct io *io)
 {
     while (jobs_running(io->jobs) > 0) {
         LIST_FOREACH(&io->lent, n)
-        op_shutdown(io, LIST_ITEM(n, struct conn, lent_node));
+        shutdown(LIST_ITEM(n, struct socket, lent_node)->fd, SHUT_RDWR);
         event_base_loop(io->base, EVLOOP_ONCE);
     }
 }
