@@ -188,6 +188,7 @@ void worker_settle(struct worker *w)
         bytequeue_free(&c->in);
         bytequeue_free(&c->out);
         free((char *)c->peer.host);
+        tls_info_free(c->tls);
         c->ops->free(c);
     }
     w->settling = false;

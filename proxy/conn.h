@@ -23,6 +23,7 @@
 #include "base/bytequeue.h"
 #include "base/list.h"
 #include "base/str.h"
+#include "proxy/tls.h"
 
 struct worker;
 struct conn;
@@ -58,6 +59,7 @@ struct conn {
     struct bytequeue in;
     struct bytequeue out;
     struct address peer;        /* its host is the conn's own */
+    struct tls_info *tls;       /* NULL: in clear; its own */
     struct list_node wake_node; /* worker.wakes; closed: worker.dead */
     struct list_node send_node;
     bool paused;   /* the owner does not want to read */

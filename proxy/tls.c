@@ -1,0 +1,23 @@
+#include "proxy/tls.h"
+
+#include <stdlib.h>
+
+#include "proxy/conn.h"
+
+void tls_info_free(struct tls_info *t)
+{
+    if (t == NULL)
+        return;
+    free(t->peer_name);
+    free(t);
+}
+
+const struct tls_info *conn_tls(const struct conn *c)
+{
+    return c->tls;
+}
+
+const char *conn_certificate_name(const struct conn *c)
+{
+    return c->tls != NULL ? c->tls->peer_name : NULL;
+}
