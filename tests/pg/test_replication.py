@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 
 import psycopg
@@ -35,12 +36,15 @@ def publisher(world):
         cluster.stop()
 
 
-def tool(name, daemon, *args, check=True):
-    command = [os.path.join(pg.DEBIAN_BIN, name), "-h", "127.0.0.1", "-p", str(daemon.port),
-               "-U", "postgres", "-w", *args]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+def command(name, daemon, *args):
+    return [os.path.join(pg.DEBIAN_BIN, name), "-h", "127.0.0.1", "-p", str(daemon.port),
+            "-U", "postgres", "-w", *args]
+
+
+def tool(name, daemon, *args):
+    done = subprocess.run(command(name, daemon, *args), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                           timeout=60, check=False)
-    if check and done.returncode != 0:
+    if done.returncode != 0:
         raise pg.Failure(f"{name} ended with {done.returncode}: {done.stdout}\n{daemon.log()[-2000:]}")
     return done.stdout
 
@@ -71,13 +75,24 @@ def test_tools_of_the_server(world):
                 raise pg.Failure(f"no {expected} in {os.listdir(to)}")
             shutil.rmtree(to)
 
-            with cluster.connect() as conn:
-                wal = pg.new_directory(f"wal-{mode}")
-                conn.execute("SELECT pg_logical_emit_message(false, 'x', repeat('x', 100000))")
-                end = pg.one(conn, "SELECT pg_current_wal_insert_lsn()")
-            tool("pg_receivewal", daemon, "-D", wal, "--endpos", end, "--no-loop")
-            if not os.listdir(wal):
-                raise pg.Failure("pg_receivewal wrote nothing")
+            wal = pg.new_directory(f"wal-{mode}")
+            with cluster.connect() as conn:  # a segment that has just begun would not be sent
+                conn.execute("SELECT pg_logical_emit_message(false, 'x', 'x')")
+            receiver = subprocess.Popen(command("pg_receivewal", daemon, "-D", wal, "--no-loop"),
+                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            try:
+                pg.wait_until(lambda d=wal: os.listdir(d), 20, "pg_receivewal receives")
+                with cluster.connect() as conn:
+                    conn.execute("SELECT pg_logical_emit_message(false, 'x', repeat('x', 100000))")
+                    conn.execute("SELECT pg_switch_wal()")
+                pg.wait_until(lambda d=wal: any("." not in name for name in os.listdir(d)), 20,
+                              "a segment is complete")
+                receiver.send_signal(signal.SIGINT)
+                output = receiver.communicate(timeout=20)[0]
+            finally:
+                receiver.kill()
+            if receiver.returncode != 0:
+                raise pg.Failure(f"pg_receivewal ended with {receiver.returncode}: {output}")
 
             slot = f"slot_{mode}"
             log = os.path.join(pg.new_directory(f"logical-{mode}"), "out")
