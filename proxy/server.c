@@ -678,6 +678,13 @@ static void on_ready(struct server *s, const struct wire_piece *f, struct run *r
     client_on_batch_done(c);
 }
 
+/* What a server may say without being asked. */
+static bool is_asynchronous(char tag)
+{
+    return tag == BE_ERROR || tag == BE_NOTICE || tag == BE_NOTIFICATION ||
+           tag == BE_PARAMETER_STATUS;
+}
+
 /* Takes one piece. False: stop, s may be closed or lent. */
 static bool on_piece(struct server *s, const struct wire_piece *f, struct run *r)
 {
@@ -685,6 +692,12 @@ static bool on_piece(struct server *s, const struct wire_piece *f, struct run *r
     struct reply_owed *o = owed_first(s);
     bool swallowed = s->state != SERVER_IN_USE || (o != NULL && o->audience == REPLY_SWALLOWED);
 
+    if (o == NULL && f->starts && !is_asynchronous(f->tag)) {
+        /* Behind a ReadyForQuery it would be taken for an answer to the next client. */
+        run_end(s, r);
+        lose(s, "bad packet from server", (struct str){ "", 0 });
+        return false;
+    }
     if (f->starts) {
         switch (f->tag) {
         case BE_DATA_ROW:
