@@ -195,6 +195,8 @@ void client_fail_with(struct client *c, struct str frame, const char *reason)
 {
     if (c->state == CLIENT_CLOSED)
         return;
+    if (proxy_of(c)->config->log_pooler_errors)
+        client_log(c, LEVEL_WARNING, "pooler error: %s", reason);
     if (!is_cut(c))
         conn_send(&c->conn, frame.ptr, frame.len);
     client_close(c, reason);
@@ -217,6 +219,12 @@ void client_forget_names(struct client *c)
     }
     c->database_name = c->user_name = NULL;
     c->names_shared = false;
+}
+
+void client_fail_both(struct client *c, const char *reason)
+{
+    c->ends_server = reason;
+    client_fail(c, "08P01", "%s", reason);
 }
 
 static void client_free(struct conn *conn)
@@ -262,7 +270,7 @@ static void on_timer(struct timer *t)
     switch (c->state) {
     case CLIENT_STARTUP:
     case CLIENT_AUTH:
-        client_close(c, "client_login_timeout");
+        client_fail(c, "08P01", "client_login_timeout");
         break;
     case CLIENT_LOGIN_WAIT:
         client_fail(c, "08P01", "client_login_timeout (server down)");
@@ -282,25 +290,25 @@ static void on_timer(struct timer *t)
         break;
     }
     case CLIENT_IDLE:
-        client_close(c, "client_idle_timeout");
+        client_fail(c, "08P01", "client_idle_timeout");
         break;
     case CLIENT_ACTIVE: {
         int64_t transaction = config_transaction_timeout_us(conf, u);
         if (c->server->owed.count > 0 || c->lend != NULL) {
             int64_t query = config_query_timeout_us(conf, u);
             if (query > 0 && now - c->request_at_us >= (uint64_t)query) {
-                client_fail(c, "08P01", "query_timeout");
+                client_fail_both(c, "query timeout");
                 break;
             }
         } else {
             int64_t idle = config_idle_transaction_timeout_us(conf, u);
             if (idle > 0 && now - c->quiet_at_us >= (uint64_t)idle) {
-                client_fail(c, "08P01", "idle transaction timeout");
+                client_fail_both(c, "idle transaction timeout");
                 break;
             }
         }
         if (transaction > 0 && c->xact_at_us != 0 && now - c->xact_at_us >= (uint64_t)transaction)
-            client_fail(c, "08P01", "transaction timeout");
+            client_fail_both(c, "transaction timeout");
         else
             client_update_timer(c);
         break;
@@ -320,7 +328,8 @@ static void earliest(uint64_t *at, uint64_t since, int64_t timeout_us)
         *at = since + (uint64_t)timeout_us;
 }
 
-void client_update_timer(struct client *c)
+/* runs: a request of its own is under way, or about to be sent. */
+static void update_timer(struct client *c, bool runs)
 {
     const struct config *conf = proxy_of(c)->config;
     const struct config_user *u = config_user_of(c);
@@ -350,7 +359,7 @@ void client_update_timer(struct client *c)
         /* A stream is one query that never ends. */
         if (c->replication != REPLICATION_NONE)
             break;
-        if (c->server->owed.count > 0 || c->lend != NULL)
+        if (runs)
             earliest(&at, c->request_at_us, config_query_timeout_us(conf, u));
         else if (c->server->tx_status != STATUS_IDLE)
             earliest(&at, c->quiet_at_us, config_idle_transaction_timeout_us(conf, u));
@@ -368,6 +377,11 @@ void client_update_timer(struct client *c)
         timer_unset(&c->conn.worker->timers, &c->timer);
     else
         timer_set(&c->conn.worker->timers, &c->timer, at, on_timer);
+}
+
+void client_update_timer(struct client *c)
+{
+    update_timer(c, c->lend != NULL || (c->server != NULL && c->server->owed.count > 0));
 }
 
 static void set_state(struct client *c, enum client_state state)
@@ -578,7 +592,7 @@ static void request_begins(struct client *c)
         if (c->xact_at_us == 0)
             c->xact_at_us = c->request_at_us;
         if (c->has_deadlines)
-            client_update_timer(c);
+            update_timer(c, true);
     }
 }
 
@@ -1269,10 +1283,6 @@ void client_on_batch_done(struct client *c)
         stats->xacts++;
         stats->xact_us += now - c->xact_at_us;
         c->xact_at_us = 0;
-    }
-    if (mode == POOL_MODE_STATEMENT && s->tx_status != STATUS_IDLE) {
-        client_fail(c, "08P01", "transaction blocks not allowed in statement pooling mode");
-        return;
     }
     if (mode != POOL_MODE_SESSION && c->lend == NULL && !c->lend_block && server_is_clean(s) &&
         wire_reader_is_between(&c->reader)) {

@@ -75,12 +75,13 @@ struct client {
     bool counted_user;
     bool counted; /* in proxy.n_clients */
     bool wait_notified;
-    bool has_deadlines; /* some timeout for ACTIVE or IDLE is configured */
-    bool discards;      /* the message that is streamed is dropped */
-    bool skips;         /* the pipeline failed: messages up to Sync are dropped */
-    bool canceled;      /* in the queue: the message in front is answered with 57014 */
-    bool cut;           /* its server went away in the middle of a message */
-    bool lend_block;    /* a job opened a transaction block: it is ended at the client's Sync */
+    bool has_deadlines;      /* some timeout for ACTIVE or IDLE is configured */
+    bool discards;           /* the message that is streamed is dropped */
+    bool skips;              /* the pipeline failed: messages up to Sync are dropped */
+    bool canceled;           /* in the queue: the message in front is answered with 57014 */
+    bool cut;                /* its server went away in the middle of a message */
+    const char *ends_server; /* why its server is closed with it; NULL: it just leaves */
+    bool lend_block; /* a job opened a transaction block: it is ended at the client's Sync */
     bool lend_block_failed;
     bool install_wanted; /* waits for the SQL side to be installed */
     bool install_tried;  /* for the message in front: go on whatever came of it */
@@ -110,6 +111,9 @@ void client_fail(struct client *c, const char *sqlstate, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 /* Sends a frame as it is (a server's own error), then closes. */
 void client_fail_with(struct client *c, struct str frame, const char *reason);
+
+/* The same for it and its server, with 08P01. reason is static. */
+void client_fail_both(struct client *c, const char *reason);
 
 /* From the pool and the server. */
 void client_on_queued(struct client *c); /* WAITING */

@@ -282,7 +282,7 @@ size_t login_on_bytes(struct client *c, struct str bytes)
         if (result == WIRE_NEED_MORE)
             return used;
         if (result == WIRE_MALFORMED) {
-            client_close(c, "bad startup packet");
+            client_fail(c, "08P01", "client sent partial pkt in startup phase");
             return used;
         }
         used += n;

@@ -670,6 +670,10 @@ static void on_ready(struct server *s, const struct wire_piece *f, struct run *r
             return;
         }
     }
+    if (status != STATUS_IDLE && pool_mode_of(s->pool) == POOL_MODE_STATEMENT) {
+        client_fail_both(c, "transaction blocks not allowed in statement pooling mode");
+        return;
+    }
     run_add(s, r, f->bytes);
     if (s->owed.count == 0 || owed_first(s)->audience == REPLY_FAKED) {
         run_end(s, r);
@@ -992,7 +996,9 @@ void server_unlink(struct server *s, bool client_is_gone)
     if (client_is_gone && !clean) {
         if (s->owed.count > 0)
             cancel_own_query(s);
-        server_close(s, "client disconnect while server was not ready");
+        server_close(s, c != NULL && c->ends_server != NULL
+                            ? c->ends_server
+                            : "client disconnect while server was not ready");
         return;
     }
     bool reset =

@@ -335,10 +335,48 @@ static void test_statement_mode_refuses_transaction_blocks(void **state)
     struct peer *a = first_client(w, &s);
     client_says_query(a, "begin");
     server_says_done(s, "BEGIN", STATUS_IN_TRANSACTION);
-    assert_string_equal(peer_take(a), "CZE(08P01)");
+    assert_string_equal(peer_take(a), "E(08P01)");
     assert_null(a->conn);
     assert_null(s->conn);
     world_free(w);
+}
+
+static void test_timeouts_end_the_client_and_its_server(void **state)
+{
+    static const struct {
+        const char *setting;
+        bool answered;
+    } cases[] = {
+        { "query_timeout = 3\n", false },
+        { "idle_transaction_timeout = 3\n", true },
+        { "transaction_timeout = 3\n", true },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        for (int session = 0; session < 2; session++) {
+            struct text ini;
+            struct peer *s;
+            text_init(&ini);
+            text_printf(&ini, "auth_type = trust\npool_mode = %s\n%s",
+                        session ? "session" : "transaction", cases[i].setting);
+            struct world *w = world_new(ini.ptr, USERS);
+            struct peer *a = first_client(w, &s);
+            client_says_query(a, "begin");
+            if (cases[i].answered) {
+                server_says_done(s, "BEGIN", STATUS_IN_TRANSACTION);
+                assert_string_equal(peer_take(a), "CZ");
+            }
+            world_sleep(w, 2.9);
+            assert_non_null(a->conn);
+            world_sleep(w, 0.2);
+            assert_string_equal(peer_take(a), "E(08P01)");
+            assert_null(a->conn);
+            assert_null(s->conn);
+            world_free(w);
+            text_free(&ini);
+        }
+    }
 }
 
 static void test_a_waiter_is_told_when_its_time_is_up(void **state)
@@ -1133,6 +1171,7 @@ int main(void)
         cmocka_unit_test(test_transaction_mode_releases_at_idle_and_serves_the_first_waiter),
         cmocka_unit_test(test_session_mode_keeps_the_server_and_resets_it_after),
         cmocka_unit_test(test_statement_mode_refuses_transaction_blocks),
+        cmocka_unit_test(test_timeouts_end_the_client_and_its_server),
         cmocka_unit_test(test_a_waiter_is_told_when_its_time_is_up),
         cmocka_unit_test(test_server_lifetime_closes_at_release_only),
         cmocka_unit_test(test_an_old_idle_server_is_probed_before_use),
