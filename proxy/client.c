@@ -14,6 +14,7 @@
 #include "proxy/lending.h"
 #include "proxy/login.h"
 #include "proxy/server.h"
+#include "proxy/settings.h"
 
 /* Messages whose text is looked at come whole up to this; of longer ones the beginning is seen. */
 #define TEXT_MAX 65536
@@ -236,6 +237,8 @@ static void client_free(struct conn *conn)
     map_free(&c->statements);
     map_free(&c->lend_portals);
     params_clear(&c->params);
+    settings_unref(c->startup);
+    settings_unref(c->settings);
     login_free(c->login);
     admin_session_free(c->admin);
     forget_install_error(c);
@@ -529,12 +532,46 @@ static void end_login(struct client *c)
     c->quiet_at_us = c->conn.worker->now_us;
 }
 
+/* Clients of a pool mostly ask for the same: they share the list. */
+static void share_settings(struct settings **mine, struct settings **last)
+{
+    struct settings **to = settings_equal(*mine, *last) ? mine : last;
+    struct settings *from = to == mine ? *last : *mine;
+
+    if (*to == from)
+        return;
+    settings_unref(*to);
+    *to = settings_ref(from);
+}
+
+/* What the servers of the pool report is followed by params, the rest of what the client asked for
+ * by settings. */
+static void take_startup_settings(struct client *c)
+{
+    const struct params_names *names = &proxy_of(c)->params_names;
+    struct str name, value;
+
+    settings_unref(c->settings);
+    c->settings = settings_ref(c->startup);
+    for (size_t n = 0; n < settings_count(c->startup); n++) {
+        settings_at(c->startup, n, &name, &value);
+        int i = params_find(names, name);
+        if (i >= 0 && params_get(&c->pool->parameters, i) != NULL)
+            settings_remove(&c->settings, name);
+        else if (i >= 0)
+            params_remove(&c->params, i);
+    }
+    share_settings(&c->startup, &c->pool->last_startup);
+    share_settings(&c->settings, &c->pool->last_settings);
+}
+
 void client_on_parameters(struct client *c)
 {
     struct proxy *p = proxy_of(c);
     struct bytequeue *out = &c->conn.out;
 
     pool_leave_queue(c->pool, c);
+    take_startup_settings(c);
     params_fill_unset(&c->params, &c->pool->parameters);
     auth_encode_ok(out);
     bytequeue_put(out, c->pool->welcome.ptr, c->pool->welcome.len);

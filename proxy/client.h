@@ -28,6 +28,7 @@
 #include "proxy/timers.h"
 
 struct login;
+struct settings;
 struct lending;
 struct cancel_request;
 
@@ -88,7 +89,10 @@ struct client {
     uint32_t next_serial;
     struct wire_reader reader; /* messages on their way to the server */
     struct params params;
-    struct timer timer; /* the deadline that fits the state */
+    struct settings *startup;  /* what the startup packet asked for, reported parameters too */
+    struct settings *settings; /* what must be set on its server beside params */
+    bool settings_proven;      /* a server has taken params and settings */
+    struct timer timer;        /* the deadline that fits the state */
     uint64_t connected_at_us;
     uint64_t request_at_us; /* first byte of the running request */
     uint64_t xact_at_us;    /* start of the transaction; 0: none */

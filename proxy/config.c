@@ -32,10 +32,16 @@ static const char *const auth_type_words[] = { "any",  "trust", "plain", "md5", 
 static const char *const sslmode_words[] = { "disable",   "allow",       "prefer", "require",
                                              "verify-ca", "verify-full", NULL };
 static const char *const load_balance_hosts_words[] = { "round-robin", "disable", NULL };
+static const char *const session_state_words[] = { "pin", "error", "ignore", NULL };
 
 const char *pool_mode_name(enum pool_mode mode)
 {
     return mode < POOL_MODE_UNSET ? pool_mode_words[mode] : "unset";
+}
+
+const char *session_state_name(enum session_state value)
+{
+    return value < SESSION_STATE_UNSET ? session_state_words[value] : "unset";
 }
 
 const char *auth_type_name(enum auth_type type)
@@ -67,6 +73,7 @@ enum key_kind {
     KEY_TLS_PROTOCOLS,
     KEY_SYSLOG_FACILITY,
     KEY_LOAD_BALANCE_HOSTS,
+    KEY_SESSION_STATE,
 };
 
 enum key_when {
@@ -93,6 +100,7 @@ struct key {
 #define FIELD_NAME_TLS_PROTOCOLS(name) name
 #define FIELD_NAME_SYSLOG_FACILITY(name) name
 #define FIELD_NAME_LOAD_BALANCE_HOSTS(name) name
+#define FIELD_NAME_SESSION_STATE(name) name
 
 #define PARAMETER_ROW(kind, name, fallback, when, help)                                            \
     { #name, KEY_##kind, offsetof(struct config, FIELD_NAME_##kind(name)), fallback, KEY_##when },
@@ -303,6 +311,11 @@ static bool set_field(void *object, const struct key *k, const char *text, bool 
             break;
         *(enum load_balance_hosts *)field = (enum load_balance_hosts)word;
         return true;
+    case KEY_SESSION_STATE:
+        if (!parse_word(text, session_state_words, &word, &why))
+            break;
+        *(enum session_state *)field = (enum session_state)word;
+        return true;
     }
     return err_set(e, ERR_CONFIG, "F0000", "invalid value \"%s\" for \"%s\": it %s", text, k->name,
                    why);
@@ -340,6 +353,9 @@ static void unset_field(void *object, const struct key *k)
     case KEY_LOAD_BALANCE_HOSTS:
         *(enum load_balance_hosts *)field = LOAD_BALANCE_HOSTS_UNSET;
         return;
+    case KEY_SESSION_STATE:
+        *(enum session_state *)field = SESSION_STATE_UNSET;
+        return;
     }
 }
 
@@ -367,6 +383,8 @@ static const char *show_field(const void *object, const struct key *k, struct ar
         return sslmode_name(*(const enum sslmode *)field);
     case KEY_LOAD_BALANCE_HOSTS:
         return load_balance_hosts_name(*(const enum load_balance_hosts *)field);
+    case KEY_SESSION_STATE:
+        return session_state_name(*(const enum session_state *)field);
     }
     return "";
 }
@@ -398,6 +416,8 @@ static size_t field_size(const struct key *k)
         return sizeof(enum sslmode);
     case KEY_LOAD_BALANCE_HOSTS:
         return sizeof(enum load_balance_hosts);
+    case KEY_SESSION_STATE:
+        return sizeof(enum session_state);
     }
     return 0;
 }
@@ -1057,6 +1077,14 @@ enum pool_mode config_pool_mode(const struct config *c, const struct config_data
     if (pool_user != NULL && pool_user->pool_mode != POOL_MODE_UNSET)
         return pool_user->pool_mode;
     return db->pool_mode != POOL_MODE_UNSET ? db->pool_mode : c->pool_mode;
+}
+
+enum session_state config_session_state(const struct config *c, const struct config_database *db,
+                                        const struct config_user *pool_user)
+{
+    if (pool_user != NULL && pool_user->session_state != SESSION_STATE_UNSET)
+        return pool_user->session_state;
+    return db->session_state != SESSION_STATE_UNSET ? db->session_state : c->session_state;
 }
 
 int config_pool_size(const struct config *c, const struct config_database *db,

@@ -55,6 +55,14 @@ enum load_balance_hosts {
     LOAD_BALANCE_HOSTS_UNSET,
 };
 
+/* What is done about state that can't follow a client from server to server. */
+enum session_state {
+    SESSION_STATE_PIN,
+    SESSION_STATE_ERROR,
+    SESSION_STATE_IGNORE,
+    SESSION_STATE_UNSET, /* in entries only */
+};
+
 #define CONFIG_FIELD_STRING(name) const char *name;
 #define CONFIG_FIELD_INT(name) int name;
 #define CONFIG_FIELD_OCTAL(name) int name;
@@ -66,6 +74,7 @@ enum load_balance_hosts {
 #define CONFIG_FIELD_TLS_PROTOCOLS(name) const char *name;
 #define CONFIG_FIELD_SYSLOG_FACILITY(name) const char *name;
 #define CONFIG_FIELD_LOAD_BALANCE_HOSTS(name) enum load_balance_hosts name;
+#define CONFIG_FIELD_SESSION_STATE(name) enum session_state name;
 
 #define CONFIG_FIELD(kind, name, fallback, when, help) CONFIG_FIELD_##kind(name)
 #define CONFIG_ENTRY_FIELD(kind, name, help) CONFIG_FIELD_##kind(name)
@@ -158,6 +167,7 @@ bool config_list_has(const char *list, struct str name);
 bool config_list_has_nocase(const char *list, struct str name);
 
 const char *pool_mode_name(enum pool_mode mode);
+const char *session_state_name(enum session_state value);
 const char *auth_type_name(enum auth_type type);
 const char *sslmode_name(enum sslmode mode);
 const char *load_balance_hosts_name(enum load_balance_hosts value);
@@ -167,6 +177,8 @@ const char *load_balance_hosts_name(enum load_balance_hosts value);
  * Sizes and limits: 0 is no limit. Times: microseconds, 0 is off. */
 enum pool_mode config_pool_mode(const struct config *c, const struct config_database *db,
                                 const struct config_user *pool_user);
+enum session_state config_session_state(const struct config *c, const struct config_database *db,
+                                        const struct config_user *pool_user);
 int config_pool_size(const struct config *c, const struct config_database *db,
                      const struct config_user *pool_user);
 int config_reserve_pool_size(const struct config *c, const struct config_database *db,

@@ -52,6 +52,7 @@
     X(STRING, job_name, "pgtrickle", BOOT, "Name of the Windows service; accepted and not used")      \
     X(STRING, listen_addr, "", BOOT, "Addresses to listen on (comma list); *: all; empty: unix socket only") \
     X(INT, listen_backlog, "128", BOOT, "Connections that the kernel queues")                        \
+    X(BOOL, listen_lost_disconnect, "0", RELOAD, "Close clients that LISTEN when notifications may have been missed; 0: a NOTICE tells them") \
     X(INT, listen_port, "6432", BOOT, "Port, for TCP and in the name of the unix socket")            \
     X(BOOL, log_connections, "1", RELOAD, "Log logins")                                              \
     X(BOOL, log_disconnections, "1", RELOAD, "Log disconnections, with the reason")                  \
@@ -75,6 +76,7 @@
     X(TIME, query_timeout, "0", RELOAD, "Close client and server when a query runs this long")       \
     X(TIME, query_wait_notify, "5", RELOAD, "Tell a client with a NOTICE that it has been queued this long") \
     X(TIME, query_wait_timeout, "120", RELOAD, "Longest wait for a server connection")               \
+    X(BOOL, refuse_startup_parameters, "0", RELOAD, "Refuse startup parameters that PgBouncer would refuse; 0: they are set on whatever server the client gets") \
     X(INT, reserve_pool_size, "0", RELOAD, "More server connections for a pool whose clients wait")  \
     X(TIME, reserve_pool_timeout, "5", RELOAD, "Wait that opens the reserve")                        \
     X(STRING, resolv_conf, "", BOOT, "Resolver configuration file")                                  \
@@ -97,6 +99,7 @@
     X(STRING, server_tls_key_file, "", RELOAD, "Private key of server_tls_cert_file")                \
     X(TLS_PROTOCOLS, server_tls_protocols, "secure", RELOAD, "TLS versions towards servers")         \
     X(SSLMODE, server_tls_sslmode, "prefer", RELOAD, "TLS towards servers")                          \
+    X(SESSION_STATE, session_state, "pin", RELOAD, "State that cannot follow a client in transaction mode: pin its server, error, or ignore") \
     X(BOOL, so_reuseport, "0", BOOT, "SO_REUSEPORT on TCP listeners")                                \
     X(TIME, stats_period, "60", RELOAD, "Averaging window of SHOW STATS, and how often it is logged") \
     X(STRING, stats_users, "", RELOAD, "Users with a read-only console (comma list)")                \
@@ -172,6 +175,7 @@
     X(INT, min_pool_size, "As the parameter")                                                        \
     X(INT, reserve_pool_size, "As the parameter; reserve_pool is the same")                          \
     X(POOL_MODE, pool_mode, "As the parameter")                                                      \
+    X(SESSION_STATE, session_state, "As the parameter")                                              \
     X(INT, max_db_connections, "As the parameter")                                                   \
     X(INT, max_db_client_connections, "As the parameter")                                            \
     X(TIME, server_lifetime, "As the parameter")                                                     \
@@ -189,6 +193,7 @@
     X(INT, pool_size, "As default_pool_size")                                                        \
     X(INT, reserve_pool_size, "As the parameter")                                                    \
     X(POOL_MODE, pool_mode, "As the parameter")                                                      \
+    X(SESSION_STATE, session_state, "As the parameter")                                              \
     X(INT, max_user_connections, "As the parameter")                                                 \
     X(INT, max_user_client_connections, "As the parameter")                                          \
     X(TIME, query_timeout, "As the parameter")                                                       \

@@ -8,6 +8,7 @@
 #include "proxy/cancel.h"
 #include "proxy/client.h"
 #include "proxy/login_internal.h"
+#include "proxy/settings.h"
 
 #define USER_NAME_MAX 127
 #define DATABASE_NAME_MAX 63
@@ -33,18 +34,25 @@ static bool set_parameter(struct client *c, struct str name, struct str value, b
     struct proxy *p = proxy_of(c);
     int i = params_find(&p->params_names, name);
 
-    if (i >= 0) {
-        params_set(&c->params, i, value);
+    /* The server judges: all of them are passed on. */
+    if (i < 0 && c->replication != REPLICATION_NONE)
+        return true;
+    /* An ignored one that is followed is not ignored: as PgBouncer. */
+    if (i < 0 && config_list_has_nocase(p->config->ignore_startup_parameters, name))
+        return true;
+    if (i < 0 && in_options &&
+        config_list_has_nocase(p->config->ignore_startup_parameters, STR("options")))
+        return true;
+    if (i >= 0 || !p->config->refuse_startup_parameters) {
+        if (!settings_put(&c->startup, name, value)) {
+            client_fail(c, "54000", "startup parameters are too long");
+            return false;
+        }
+        if (i >= 0)
+            params_set(&c->params, i, value);
         return true;
     }
-    /* The server judges: all of them are passed on. */
-    if (c->replication != REPLICATION_NONE)
-        return true;
-    if (config_list_has_nocase(p->config->ignore_startup_parameters, name))
-        return true;
     if (in_options) {
-        if (config_list_has_nocase(p->config->ignore_startup_parameters, STR("options")))
-            return true;
         client_fail(c, "08P01", "unsupported startup parameter in options: " STR_FMT,
                     STR_ARG(name));
     } else {
@@ -205,6 +213,7 @@ static bool take_parameters(struct client *c, struct str params)
         text_init(&t);
         text_printf(&t, "%s - %s", app != NULL && app[0] != '\0' ? app : "app", peer);
         params_set(&c->params, PARAM_APPLICATION_NAME, text_str(&t));
+        settings_put(&c->startup, STR("application_name"), text_str(&t));
         text_free(&t);
     }
     return true;

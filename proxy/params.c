@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/arena.h"
+#include "proxy/settings.h"
 
 struct param_value {
     atomic_uint refs; /* values are shared between threads too */
@@ -35,6 +36,12 @@ void params_names_init(struct params_names *n, const char *extra)
     add_name(n, STR("TimeZone"));
     add_name(n, STR("standard_conforming_strings"));
     add_name(n, STR("application_name"));
+    /* The other parameters that servers report and a session may set: IntervalStyle since ever,
+     * default_transaction_read_only since 14, scram_iterations since 16, search_path since 18. */
+    add_name(n, STR("IntervalStyle"));
+    add_name(n, STR("default_transaction_read_only"));
+    add_name(n, STR("scram_iterations"));
+    add_name(n, STR("search_path"));
 
     struct str rest = str_from(extra);
     while (rest.len > 0) {
@@ -130,6 +137,12 @@ void params_set(struct params *p, int i, struct str value)
     put(p, i, v);
 }
 
+void params_remove(struct params *p, int i)
+{
+    if (value_of(p, i) != NULL)
+        put(p, i, NULL);
+}
+
 const char *params_get(const struct params *p, int i)
 {
     const struct param_value *v = value_of(p, i);
@@ -188,11 +201,7 @@ bool params_differences(const struct params_names *n, const struct params *clien
         if (want == NULL || have == NULL || same_value(want, have))
             continue;
         *changed |= 1u << i;
-        text_put(sql, "SET ");
-        text_put_ident(sql, n->name[i]);
-        text_put(sql, "=");
-        text_put_literal(sql, (struct str){ want->text, want->len });
-        text_put(sql, ";");
+        settings_put_set(sql, n->name[i], (struct str){ want->text, want->len });
     }
     return *changed != 0;
 }

@@ -4,7 +4,7 @@
  * "its" values on whatever server it is linked to: they are kept per client and per server,
  * compared at the link, and the differences are SET. Values are shared and reference counted, and
  * so are sets of them: a thousand clients with the same six values hold one pointer each.
- * Parameters that PostgreSQL does not report can't be followed.
+ * What PostgreSQL does not report is followed by proxy/settings.h.
  */
 #ifndef PGTRICKLE_PROXY_PARAMS_H
 #define PGTRICKLE_PROXY_PARAMS_H
@@ -17,7 +17,8 @@
 
 #define PARAMS_MAX 32
 
-/* Which names are followed: the fixed ones and track_extra_parameters. */
+/* Which names are followed: those that PostgreSQL itself reports, and track_extra_parameters (what
+ * extensions report). */
 struct params_names {
     int count;
     char *name[PARAMS_MAX];
@@ -53,6 +54,8 @@ void params_copy(struct params *to, const struct params *from);
  * transaction is then one pointer. */
 void params_unify(struct params *to, const struct params *from);
 void params_fill_unset(struct params *to, const struct params *from);
+
+void params_remove(struct params *p, int i); /* unknown again */
 
 /* Appends "SET name='value';" for each of the client's known values that differs from the server's,
  * and marks it in *changed. False when there is none. */

@@ -7,6 +7,7 @@
 #include "proxy/client.h"
 #include "proxy/pool_policy.h"
 #include "proxy/server.h"
+#include "proxy/settings.h"
 
 static const struct config *config_of(const struct pool *p)
 {
@@ -53,6 +54,8 @@ void pool_free(struct pool *p)
     stats_add(&p->db->past_stats, &p->stats);
     pthread_mutex_unlock(&p->worker->proxy->lock);
     params_clear(&p->parameters);
+    settings_unref(p->last_startup);
+    settings_unref(p->last_settings);
     text_free(&p->welcome);
     text_free(&p->login_error_message);
     free(p);

@@ -34,9 +34,12 @@ struct pool {
     struct list cancels;       /* struct cancel_request.pool_node: in flight or waiting */
     /* What a server said at login, replayed to clients. */
     bool has_parameters;
-    struct params parameters; /* the followed ones */
-    struct text welcome;      /* ParameterStatus frames of all others */
-    int server_version;       /* 150020 */
+    struct params parameters;      /* the followed ones */
+    struct settings *last_startup; /* struct client.startup and .settings, to be shared */
+    struct settings *last_settings;
+    uint64_t proven_settings[8]; /* hashes of statements that set some, and worked */
+    struct text welcome;         /* ParameterStatus frames of all others */
+    int server_version;          /* 150020 */
     /* After a failure. */
     bool last_login_failed;
     bool last_connect_failed;

@@ -17,6 +17,7 @@
 #include "proxy/client.h"
 #include "proxy/lending.h"
 #include "proxy/login.h"
+#include "proxy/settings.h"
 
 /* Messages that are looked into come whole up to this; what is longer only streams by. */
 #define WHOLE_MAX 65536
@@ -312,6 +313,7 @@ static void server_free(struct conn *c)
     free(s->owed.ring);
     server_statements_free(&s->statements, &c->worker->proxy->statements);
     params_clear(&s->params);
+    settings_unref(s->settings);
     text_free(&s->welcome);
     scram_client_free(s->scram);
     free(s);
@@ -516,16 +518,18 @@ static void on_error_in_use(struct server *s, const struct wire_piece *f, struct
     struct reply_owed *o = owed_first(s);
     struct client *c = s->client;
 
-    if (s->state == SERVER_SYNCING || s->state == SERVER_TESTING || s->state == SERVER_RESETTING) {
+    bool sets = o != NULL && o->sets;
+
+    if (sets || s->state == SERVER_TESTING || s->state == SERVER_RESETTING) {
         struct err e = { 0 };
         notice_decode_err(f->body, &e);
         server_log(s, LEVEL_WARNING, "%s failed: %s",
-                   s->state == SERVER_SYNCING   ? "setting of parameters"
+                   sets                         ? "setting of parameters"
                    : s->state == SERVER_TESTING ? "server_check_query"
                                                 : "server_reset_query",
                    e.message);
         err_clear(&e);
-        if (s->state == SERVER_SYNCING)
+        if (sets)
             lose(s, "invalid server parameter", f->bytes);
         else
             server_close(s,
@@ -607,11 +611,33 @@ static void on_command_complete(struct server *s, struct str body)
         forget_statements(s);
 }
 
+/* What the client wants is set. The server's spelling of a value is the canonical one. */
+static void on_settings_set(struct server *s)
+{
+    const struct params_names *names = &proxy_of(s)->params_names;
+    struct client *c = s->client;
+
+    for (int i = 0; i < names->count; i++) {
+        if (!(s->params_changed & (1u << i)))
+            continue;
+        const char *asked = params_get(&c->params, i), *got = params_get(&s->params, i);
+        if (strcmp(asked, got) != 0 && proxy_of(s)->verbose >= 2)
+            client_log(c, LEVEL_DEBUG,
+                       "varcache_set_canonical: setting %s to its canonical version %s -> %s",
+                       names->name[i], asked, got);
+        params_share(&c->params, &s->params, i);
+    }
+    params_unify(&c->params, &s->params);
+    c->settings_proven = true;
+    s->pool->proven_settings[s->settings_hash % 8] = s->settings_hash;
+}
+
 static void on_ready(struct server *s, const struct wire_piece *f, struct run *r)
 {
     enum wire_status status;
     struct reply_owed *o = owed_first(s);
     bool forwarded = o == NULL || o->audience == REPLY_FORWARDED;
+    bool sets = o != NULL && o->sets;
     struct client *c = s->client;
 
     if (!wire_decode_ready(f->body, &status)) {
@@ -626,13 +652,10 @@ static void on_ready(struct server *s, const struct wire_piece *f, struct run *r
             owed_drop(s);
         owed_succeed(s);
     }
+    if (sets)
+        on_settings_set(s);
     switch (s->state) {
     case SERVER_SYNCING:
-        /* The server's spelling of a value is the canonical one. */
-        for (int i = 0; i < proxy_of(s)->params_names.count; i++)
-            if (s->params_changed & (1u << i))
-                params_share(&c->params, &s->params, i);
-        params_unify(&c->params, &s->params);
         s->state = SERVER_IN_USE;
         client_on_linked(c);
         return;
@@ -655,6 +678,10 @@ static void on_ready(struct server *s, const struct wire_piece *f, struct run *r
         break;
     }
     if (!forwarded) {
+        if (s->owed.count > 0 && owed_first(s)->audience == REPLY_FAKED) {
+            run_end(s, r);
+            server_answer_fakes(s);
+        }
         if (s->owed.count == 0 && c->lend != NULL) {
             run_end(s, r);
             client_on_quiet(c);
@@ -728,7 +755,7 @@ static bool on_piece(struct server *s, const struct wire_piece *f, struct run *r
             return true;
         case BE_PARAMETER_STATUS:
             on_parameter(s, f->bytes, f->body);
-            if (s->state == SERVER_IN_USE) {
+            if (s->state == SERVER_IN_USE && !(o != NULL && o->sets)) {
                 struct str name, value;
                 int i;
                 if (wire_decode_parameter_status(f->body, &name, &value) &&
@@ -934,27 +961,51 @@ static const struct conn_ops server_conn_ops = {
 
 /* ---- link and unlink -------------------------------------------------------------------- */
 
+/* Sets what the client wants and the server has not. True: the client's requests may follow at
+ * once, since a server has taken these values before and nobody's rights depend on them. Else they
+ * wait until it is seen to have worked: a statement must not run with the wrong search_path. */
+static bool send_settings(struct server *s)
+{
+    struct client *c = s->client;
+    struct text sql;
+    bool at_once = true;
+
+    text_init(&sql);
+    params_differences(&proxy_of(s)->params_names, &c->params, &s->params, &sql,
+                       &s->params_changed);
+    settings_differences(c->settings, s->settings, s->settings_doubt, &sql);
+    if (sql.len > 0) {
+        s->settings_hash = str_hash(text_str(&sql));
+        at_once = !settings_have_role(c->settings) && !settings_have_role(s->settings) &&
+                  (c->settings_proven ||
+                   s->pool->proven_settings[s->settings_hash % 8] == s->settings_hash);
+        if (proxy_of(s)->verbose >= 2)
+            client_log(c, LEVEL_DEBUG, "varcache_apply: " STR_FMT, STR_ARG(text_str(&sql)));
+        wire_encode_query(&s->conn.out, text_str(&sql));
+        conn_flush(&s->conn);
+        server_owe(s, ENDS_QUERY, REPLY_SWALLOWED)->sets = true;
+    }
+    settings_unref(s->settings);
+    s->settings = settings_ref(c->settings);
+    s->settings_doubt = false;
+    text_free(&sql);
+    return at_once;
+}
+
 void server_link(struct server *s, struct client *c)
 {
-    struct text sql;
+    bool waits = false;
 
     s->client = c;
     c->server = s;
     s->tested = false;
     s->used = true;
     s->pool->stats.server_assignments++;
-    text_init(&sql);
-    if (params_differences(&proxy_of(s)->params_names, &c->params, &s->params, &sql,
-                           &s->params_changed)) {
-        move(s, SERVER_SYNCING);
-        wire_encode_query(&s->conn.out, text_str(&sql));
-        conn_flush(&s->conn);
-        server_owe(s, ENDS_QUERY, REPLY_SWALLOWED);
-    } else {
-        move(s, SERVER_IN_USE);
+    if (c->params.set != s->params.set || c->settings != s->settings || s->settings_doubt)
+        waits = !send_settings(s);
+    move(s, waits ? SERVER_SYNCING : SERVER_IN_USE);
+    if (!waits)
         client_on_linked(c);
-    }
-    text_free(&sql);
 }
 
 static void send_own_query(struct server *s, const char *sql, enum server_state state)

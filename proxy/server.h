@@ -27,6 +27,8 @@
 #include "proxy/prepared.h"
 #include "proxy/timers.h"
 
+struct settings;
+
 enum server_state {
     SERVER_CONNECTING,
     SERVER_LOGIN,
@@ -65,6 +67,7 @@ struct reply_owed {
     bool server_lacks; /* Close of our own: `statement` was taken out */
     bool client_has;   /* Parse: the client's name `serial` is known since */
     bool client_lacks; /* Close: the client's name `serial` goes when this succeeds */
+    bool sets;         /* ours, sets what the client wants: an error ends both */
     uint32_t serial;
     struct statement *statement; /* a reference, or NULL */
     char *error;                 /* REPLY_SUBSTITUTED: an ErrorResponse frame, malloc */
@@ -111,7 +114,10 @@ struct server {
     bool lent;    /* a helper thread has the descriptor */
     struct server_statements statements;
     struct params params;
-    unsigned params_changed; /* SYNCING */
+    unsigned params_changed;   /* by what `sets`, which is still owed */
+    struct settings *settings; /* what was set for clients beside params */
+    bool settings_doubt;       /* clients may have changed them behind our back */
+    uint64_t settings_hash;    /* of the statements that `sets` */
     /* LOGIN */
     struct scram_client *scram;
     struct text welcome; /* ParameterStatus frames of what is not followed */

@@ -193,13 +193,14 @@ static void test_protocol_3_2_is_spoken_newer_ones_negotiated_down_and_2_0_refus
     world_free(w);
 }
 
-static void test_unknown_startup_parameter_is_refused_unless_ignored(void **state)
+static void test_unknown_startup_parameter_is_refused_where_that_is_wanted(void **state)
 {
-    struct world *w =
-        world_new(TRANSACTION "ignore_startup_parameters = extra_float_digits\n", USERS);
+    struct world *w = world_new(TRANSACTION "ignore_startup_parameters = extra_float_digits\n"
+                                            "refuse_startup_parameters = 1\n",
+                                USERS);
 
     (void)state;
-    struct peer *c = world_startup(w, "ann", "db", "search_path", "x");
+    struct peer *c = world_startup(w, "ann", "db", "statement_timeout", "5");
     assert_string_equal(peer_take(c), "E(08P01)");
     assert_null(c->conn);
     assert_non_null(world_startup(w, "ann", "db", "extra_float_digits", "2")->conn);
@@ -1163,7 +1164,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ssl_request_is_declined_and_bytes_behind_it_are_fatal),
         cmocka_unit_test(test_protocol_3_2_is_spoken_newer_ones_negotiated_down_and_2_0_refused),
-        cmocka_unit_test(test_unknown_startup_parameter_is_refused_unless_ignored),
+        cmocka_unit_test(test_unknown_startup_parameter_is_refused_where_that_is_wanted),
         cmocka_unit_test(test_options_set_followed_parameters),
         cmocka_unit_test(test_later_clients_need_no_server_to_log_in),
         cmocka_unit_test(test_a_failed_server_login_fails_its_waiters_with_the_servers_words),
