@@ -121,10 +121,39 @@ static struct cancel_request *start(struct server *s, struct client *canceller)
     return r;
 }
 
+/* The client of a key; under the lock. */
+static struct client *find_target(struct proxy *p, const struct cancel_key *wanted)
+{
+    struct client *target = NULL;
+
+    for (struct map_node *n = map_first(&p->cancel_keys, cancel_key_hash(wanted, p->cancel_secret));
+         n != NULL; n = map_next_same(n)) {
+        struct client *c = MAP_ITEM(n, struct client, cancel_node);
+        if (cancel_key_equal(&c->cancel_key, wanted))
+            target = c;
+    }
+    return target;
+}
+
+struct worker *cancel_worker(struct client *canceller, int32_t pid, struct str key)
+{
+    struct worker *w = canceller->conn.worker;
+    struct cancel_key wanted;
+
+    if (!cancel_key_from_wire(&wanted, pid, key))
+        return w;
+    pthread_mutex_lock(&w->proxy->lock);
+    struct client *target = find_target(w->proxy, &wanted);
+    if (target != NULL)
+        w = target->conn.worker;
+    pthread_mutex_unlock(&canceller->conn.worker->proxy->lock);
+    return w;
+}
+
 void cancel_request(struct client *canceller, int32_t pid, struct str key)
 {
-    struct proxy *p = canceller->conn.worker->proxy;
-    struct client *target = NULL;
+    struct worker *w = canceller->conn.worker;
+    struct proxy *p = w->proxy;
     struct cancel_key wanted;
 
     if (!cancel_key_from_wire(&wanted, pid, key)) {
@@ -132,13 +161,9 @@ void cancel_request(struct client *canceller, int32_t pid, struct str key)
         return;
     }
     pthread_mutex_lock(&p->lock);
-    for (struct map_node *n =
-             map_first(&p->cancel_keys, cancel_key_hash(&wanted, p->cancel_secret));
-         n != NULL; n = map_next_same(n)) {
-        struct client *c = MAP_ITEM(n, struct client, cancel_node);
-        if (cancel_key_equal(&c->cancel_key, &wanted))
-            target = c;
-    }
+    struct client *target = find_target(p, &wanted);
+    if (target != NULL && target->conn.worker != w)
+        target = NULL; /* another one's, since: the one that was meant is gone */
     pthread_mutex_unlock(&p->lock);
     if (target == NULL) {
         client_close(canceller, "failed cancel request");

@@ -14,8 +14,12 @@
 struct client;
 struct pool;
 struct server;
+struct worker;
 
-/* The canceller's packet arrived. The canceller is closed, now or when its request was passed on.
+/* Where the client of this key is; unknown ones are seen to where the canceller is. */
+struct worker *cancel_worker(struct client *canceller, int32_t pid, struct str key);
+/* The canceller's packet arrived, on that worker. The canceller is closed, now or when its request
+ * was passed on.
  */
 void cancel_request(struct client *canceller, int32_t pid, struct str key);
 /* The query of a client that is gone. */

@@ -107,8 +107,65 @@ struct client *client_new(struct worker *w, const struct address *peer)
     map_init(&c->statements);
     map_init(&c->lend_portals);
     list_append(&w->clients, &c->worker_node);
+    w->load++;
     client_update_timer(c);
     return c;
+}
+
+/* ---- to another worker ------------------------------------------------------------------ */
+
+struct client_move {
+    struct list_node node; /* worker.leaving */
+    struct letter letter;
+    struct client *client;
+    struct worker *to;
+};
+
+static void arrive(struct worker *w, struct letter *l)
+{
+    struct client_move *m =
+        (struct client_move *)(void *)((char *)l - offsetof(struct client_move, letter));
+    struct client *c = m->client;
+
+    c->move = NULL;
+    free(m);
+    list_append(&w->clients, &c->worker_node);
+    conn_arrive(&c->conn, w);
+    client_update_timer(c);
+}
+
+void client_move(struct client *c, struct worker *to)
+{
+    struct client_move *m = mem_alloc(sizeof(*m));
+
+    m->client = c;
+    m->to = to;
+    m->letter.deliver = arrive;
+    c->move = m;
+    list_append(&c->conn.worker->leaving, &m->node);
+}
+
+void client_depart(struct list_node *leaving)
+{
+    struct client_move *m = LIST_ITEM(leaving, struct client_move, node);
+    struct client *c = m->client;
+    struct worker *from = c->conn.worker;
+
+    timer_unset(&from->timers, &c->timer);
+    list_remove(&from->clients, &c->worker_node);
+    from->load--;
+    m->to->load++;
+    conn_depart(&c->conn);
+    worker_post(m->to, &m->letter);
+}
+
+static void stay(struct client *c)
+{
+    if (c->move == NULL)
+        return;
+    list_remove(&c->conn.worker->leaving, &c->move->node);
+    free(c->move);
+    c->move = NULL;
 }
 
 /* ---- the end ---------------------------------------------------------------------------- */
@@ -124,11 +181,9 @@ static void leave(struct client *c)
         cancel_abandon(c);
     if (list_node_is_linked(&c->install_node))
         list_remove(&w->views_waiting, &c->install_node);
-    if (c->pool != NULL) {
-        pool_leave_queue(c->pool, c);
-        if (list_node_is_linked(&c->pool_node))
-            list_remove(&c->pool->clients, &c->pool_node);
-    }
+    stay(c);
+    if (c->pool != NULL)
+        pool_remove_client(c->pool, c);
     bool kept_by_job = c->lend != NULL && lending_abandon(c);
     if (c->server != NULL && !kept_by_job)
         server_unlink(c->server, true);
@@ -152,6 +207,7 @@ static void leave(struct client *c)
     c->counted = c->counted_db = c->counted_user = false;
     c->state = CLIENT_CLOSED;
     list_remove(&w->clients, &c->worker_node);
+    w->load--;
     conn_close(&c->conn);
     proxy_on_gone(p);
 }
@@ -435,21 +491,47 @@ static void console_start(struct client *c)
     conn_flush(&c->conn);
 }
 
+/* Counts one more, unless that would be too many (max 0: no limit). */
+static bool count_below(atomic_int *count, int max)
+{
+    if (atomic_fetch_add(count, 1) < max || max <= 0)
+        return true;
+    atomic_fetch_sub(count, 1);
+    return false;
+}
+
 static bool check_limits(struct client *c)
 {
     struct proxy *p = proxy_of(c);
     int max_db = config_max_db_client_connections(p->config, c->db->entry);
     int max_user = config_max_user_client_connections(p->config, config_user_of(c));
 
-    if (max_db > 0 && c->db->n_clients >= max_db) {
+    c->counted_db = count_below(&c->db->n_clients, max_db);
+    if (!c->counted_db) {
         client_fail(c, "08P01", "client connections exceeded (max_db_client_connections)");
         return false;
     }
-    if (max_user > 0 && c->user->n_clients >= max_user) {
+    c->counted_user = count_below(&c->user->n_clients, max_user);
+    if (!c->counted_user) {
         client_fail(c, "08P01", "client connections exceeded (max_user_client_connections)");
         return false;
     }
     return true;
+}
+
+static bool fails_fast(struct client *c)
+{
+    struct text why;
+    bool fails;
+
+    text_init(&why);
+    fails = pool_fails_fast(c->pool, &why);
+    if (fails)
+        client_fail(c, "08P01",
+                    "server login has been failing, cached error: %s (server_login_retry)",
+                    why.ptr);
+    text_free(&why);
+    return fails;
 }
 
 void client_on_authenticated(struct client *c)
@@ -476,9 +558,6 @@ void client_on_authenticated(struct client *c)
     c->user = proxy_user(p, str_from(c->user_name));
     if (!check_limits(c))
         return;
-    c->db->n_clients++;
-    c->user->n_clients++;
-    c->counted_db = c->counted_user = true;
     client_forget_names(c);
     c->database_name = c->db->name;
     c->user_name = c->user->name;
@@ -490,24 +569,17 @@ void client_on_authenticated(struct client *c)
     }
     struct user *pool_user = forced != NULL ? proxy_user(p, str_from(forced)) : c->user;
     c->pool = pool_get(c->conn.worker, c->db, pool_user, forced != NULL);
-    list_append(&c->pool->clients, &c->pool_node);
-    if (c->replication != REPLICATION_NONE && !pool_fails_fast(c->pool)) {
+    pool_add_client(c->pool, c);
+    pool_sync_parameters(c->pool);
+    if (fails_fast(c))
+        return;
+    if (c->replication != REPLICATION_NONE) {
         c->waiting_since_us = c->conn.worker->now_us;
         set_state(c, CLIENT_LOGIN_WAIT);
         list_append(&c->pool->replications, &c->wait_node);
         pool_serve(c->pool);
     } else if (c->pool->has_parameters && !proxy_is_paused(p, c->db)) {
-        if (pool_fails_fast(c->pool)) {
-            client_fail(c, "08P01",
-                        "server login has been failing, cached error: %s (server_login_retry)",
-                        text_str(&c->pool->login_error_message).ptr);
-            return;
-        }
         client_on_parameters(c);
-    } else if (pool_fails_fast(c->pool)) {
-        client_fail(c, "08P01",
-                    "server login has been failing, cached error: %s (server_login_retry)",
-                    text_str(&c->pool->login_error_message).ptr);
     } else {
         c->waiting_since_us = c->conn.worker->now_us;
         set_state(c, CLIENT_LOGIN_WAIT);

@@ -31,6 +31,7 @@ struct login;
 struct settings;
 struct lending;
 struct cancel_request;
+struct client_move;
 
 enum client_state {
     CLIENT_STARTUP,
@@ -57,10 +58,11 @@ struct client {
     struct list_node worker_node;
     struct list_node pool_node;    /* pool.clients */
     struct list_node wait_node;    /* pool.waiting, pool.login_waiting, pool.replications */
-    struct list_node install_node; /* database.views_waiting */
+    struct list_node install_node; /* worker.views_waiting */
     struct map_node cancel_node;
     uint64_t id;
     struct login *login;       /* STARTUP, AUTH, LOGIN_WAIT */
+    struct client_move *move;  /* STARTUP: it goes to another worker; NULL: it stays */
     struct database *db;       /* NULL until known */
     struct user *user;         /* who logged in */
     const char *database_name; /* as asked for; NULL before */
@@ -107,6 +109,11 @@ struct client {
 };
 
 struct client *client_new(struct worker *w, const struct address *peer);
+
+/* In STARTUP: it goes to that worker, whole, when this event is over. What it sent is offered again
+ * there. */
+void client_move(struct client *c, struct worker *to);
+void client_depart(struct list_node *leaving); /* for worker_settle */
 
 /* Ends it without a word to it; reason is logged. */
 void client_close(struct client *c, const char *reason);

@@ -141,10 +141,16 @@ static const struct {
     int min;
     int max;
 } bounds[] = {
-    { "dvm_max_workers", 1, 64 },     { "dvm_scheduler_interval_ms", 10, 3600000 },
-    { "listen_port", 0, 65535 },      { "peer_id", 0, 16383 },
-    { "pkt_buf", 128, 1 << 24 },      { "port", 1, 65535 },
-    { "sbuf_loopcnt", 0, 1 << 20 },   { "scram_iterations", 1, INT_MAX },
+    { "dvm_max_workers", 1, 64 },
+    { "worker_threads", 0, 64 },
+    { "server_connect_parallel", 1, 1000 },
+    { "dvm_scheduler_interval_ms", 10, 3600000 },
+    { "listen_port", 0, 65535 },
+    { "peer_id", 0, 16383 },
+    { "pkt_buf", 128, 1 << 24 },
+    { "port", 1, 65535 },
+    { "sbuf_loopcnt", 0, 1 << 20 },
+    { "scram_iterations", 1, INT_MAX },
     { "unix_socket_mode", 0, 07777 },
 };
 

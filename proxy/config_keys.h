@@ -84,6 +84,7 @@
     X(INT, scram_iterations, "4096", RELOAD, "Iterations for verifiers made from plain passwords")   \
     X(TIME, server_check_delay, "30", RELOAD, "Idle age after which a server connection is probed before use") \
     X(STRING, server_check_query, "<empty>", RELOAD, "The probe; <empty>: an empty query; an empty value: no probe") \
+    X(INT, server_connect_parallel, "8", RELOAD, "How many connections a pool opens at the same time while they succeed") \
     X(TIME, server_connect_timeout, "15", RELOAD, "Longest connect and login to a server")           \
     X(BOOL, server_fast_close, "0", RELOAD, "Session mode: close dirty server connections between transactions") \
     X(TIME, server_idle_timeout, "600", RELOAD, "Close server connections that are idle this long")  \
@@ -120,7 +121,8 @@
     X(STRING, unix_socket_group, "", BOOT, "Group of the unix socket")                               \
     X(OCTAL, unix_socket_mode, "0777", BOOT, "Permissions of the unix socket")                       \
     X(STRING, user, "", BOOT, "User to become after start")                                          \
-    X(INT, verbose, "0", RELOAD, "More log lines: 0 to 3")
+    X(INT, verbose, "0", RELOAD, "More log lines: 0 to 3")                                           \
+    X(INT, worker_threads, "0", BOOT, "Event loops, each on a thread of its own; 0: one for each core, at most 4")
 
 /* Read, checked and kept, so that a pgbouncer.ini works; nothing asks for them yet. What would make a
  * connection less safe than asked for is not among them: config_load refuses it. */

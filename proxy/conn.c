@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/arena.h"
+#include "proxy/client.h"
 #include "proxy/proxy.h"
 
 void conn_init(struct conn *c, struct worker *w, const struct conn_ops *ops)
@@ -104,6 +105,26 @@ void conn_close(struct conn *c)
     forget(c);
 }
 
+void conn_depart(struct conn *c)
+{
+    if (list_node_is_linked(&c->wake_node))
+        list_remove(&c->worker->wakes, &c->wake_node);
+    if (list_node_is_linked(&c->send_node))
+        list_remove(&c->worker->sends, &c->send_node);
+    c->worker->ops->detach(c->worker->io, c);
+    c->worker = NULL;
+}
+
+void conn_arrive(struct conn *c, struct worker *w)
+{
+    c->worker = w;
+    w->ops->attach(w->io, c);
+    if (bytequeue_len(&c->in) > 0)
+        conn_wake(c);
+    if (bytequeue_len(&c->out) > 0)
+        conn_flush(c);
+}
+
 void conn_run(struct conn *c)
 {
     if (c->closed || c->paused)
@@ -180,6 +201,8 @@ void worker_settle(struct worker *w)
             conn_run(LIST_ITEM(n, struct conn, wake_node));
         else if ((n = list_pop(&w->sends)) != NULL)
             send_queued(LIST_ITEM(n, struct conn, send_node));
+        else if ((n = list_pop(&w->leaving)) != NULL)
+            client_depart(n);
         else
             break;
     }

@@ -101,6 +101,9 @@ struct io_ops {
     void (*stop)(struct io *io);                      /* leave the loop: the process ends */
     /* From any thread: worker_run_letters of this io's worker is wanted. */
     void (*wake)(struct io *io);
+    /* Takes the conn out of its loop, and into another one's. */
+    void (*detach)(struct io *io, struct conn *c);
+    void (*attach)(struct io *io, struct conn *c);
     /* From worker 0: the others stop between two events; they go on, and settle. */
     void (*halt)(struct io *io);
     void (*release)(struct io *io);
@@ -130,6 +133,11 @@ static inline bool conn_is_full(struct conn *c)
 }
 /* What is queued is sent as far as the peer takes it at once; then the stream ends. */
 void conn_close(struct conn *c);
+
+/* The conn goes to another worker by a letter of its owner's. Between events, and not from inside
+ * of its own on_bytes. */
+void conn_depart(struct conn *c);
+void conn_arrive(struct conn *c, struct worker *w);
 
 /* Offers what was kept again; for worker_settle. */
 void conn_run(struct conn *c);

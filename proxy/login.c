@@ -240,20 +240,48 @@ static void on_startup(struct client *c, const struct startup_packet *packet)
         client_log(c, LEVEL_LOG, "login attempt: db=%s user=%s tls=no replication=%s",
                    c->database_name, c->user_name, replication_name(c->replication));
     if (strcmp(c->database_name, ADMIN_DATABASE) != 0) {
-        if (p->n_clients >= p->config->max_client_conn) {
+        c->counted = true;
+        if (atomic_fetch_add(&p->n_clients, 1) >= p->config->max_client_conn) {
             client_fail(c, "53300", "no more connections allowed (max_client_conn)");
             return;
         }
-        p->n_clients++;
-        c->counted = true;
     }
     login_begin(c);
+}
+
+/* The console is on worker 0; a cancel request goes where its target is. */
+static struct worker *worker_for(struct client *c, const struct startup_packet *packet)
+{
+    struct str params = packet->params, name, value, user = { 0 }, database = { 0 };
+
+    switch (packet->kind) {
+    case STARTUP_MESSAGE:
+        while (startup_next_param(&params, &name, &value)) {
+            if (str_equal(name, STR("user")))
+                user = value;
+            else if (str_equal(name, STR("database")))
+                database = value;
+        }
+        if (str_equal(database.len > 0 ? database : user, STR(ADMIN_DATABASE)))
+            return proxy_of(c)->workers[0];
+        break;
+    case STARTUP_CANCEL:
+        return cancel_worker(c, packet->cancel_pid, packet->cancel_key);
+    case STARTUP_SSL_REQUEST:
+    case STARTUP_GSSENC_REQUEST:
+        break;
+    }
+    return c->conn.worker;
 }
 
 size_t login_on_bytes(struct client *c, struct str bytes)
 {
     size_t used = 0;
 
+    if (c->move != NULL) {
+        c->conn.held = true;
+        return 0;
+    }
     if (c->login == NULL)
         c->login = mem_alloc(sizeof(*c->login));
     while (used < bytes.len && (c->state == CLIENT_STARTUP || c->state == CLIENT_AUTH)) {
@@ -292,6 +320,12 @@ size_t login_on_bytes(struct client *c, struct str bytes)
             return used;
         if (result == WIRE_MALFORMED) {
             client_fail(c, "08P01", "client sent partial pkt in startup phase");
+            return used;
+        }
+        struct worker *to = worker_for(c, &packet);
+        if (to != c->conn.worker) {
+            client_move(c, to);
+            c->conn.held = true;
             return used;
         }
         used += n;

@@ -64,7 +64,6 @@ void login_begin(struct client *c)
     struct login *l = c->login;
     bool console = strcmp(c->database_name, ADMIN_DATABASE) == 0;
 
-    proxy_refresh_userlist(p);
     const struct userlist_entry *e = userlist_find(p->userlist, str_from(c->user_name));
     if (console && c->conn.peer.is_unix && strcmp(c->user_name, ADMIN_DATABASE) == 0 &&
         proxy_is_own_uid(&c->conn.peer)) {

@@ -5,59 +5,83 @@
 #include "base/arena.h"
 #include "proxy/cancel.h"
 #include "proxy/client.h"
+#include "proxy/pool_common.h"
 #include "proxy/pool_policy.h"
 #include "proxy/server.h"
 #include "proxy/settings.h"
+
+/* A waiter of another worker is served before one's own when it has waited longer by this: less
+ * would send connections to and fro for nothing. */
+#define ELDER_US 2000
+/* The same between pools that share a limit, where it costs a login. */
+#define SIBLING_US 250000
 
 static const struct config *config_of(const struct pool *p)
 {
     return p->worker->proxy->config;
 }
 
+static struct pool_part *part_of(const struct pool *p)
+{
+    return &p->common->parts[p->worker->index];
+}
+
+static void deliver_call(struct worker *w, struct letter *l);
+
 struct pool *pool_get(struct worker *w, struct database *db, struct user *user, bool user_is_forced)
 {
-    pthread_mutex_lock(&w->proxy->lock);
-    LIST_FOREACH(&db->pools, n)
-    {
-        struct pool *p = LIST_ITEM(n, struct pool, database_node);
-        if (p->worker == w && p->user == user) {
-            pthread_mutex_unlock(&w->proxy->lock);
-            return p;
-        }
+    struct proxy *proxy = w->proxy;
+
+    pthread_mutex_lock(&proxy->lock);
+    struct pool_common *common = pool_common_get(proxy, db, user, user_is_forced);
+    struct pool_part *part = &common->parts[w->index];
+    struct pool *p = part->pool;
+    if (p == NULL) {
+        p = mem_alloc(sizeof(*p));
+        p->worker = w;
+        p->db = db;
+        p->user = user;
+        p->user_is_forced = user_is_forced;
+        p->common = common;
+        list_init(&p->idle);
+        list_init(&p->active);
+        list_init(&p->busy);
+        list_init(&p->opening);
+        list_init(&p->clients);
+        list_init(&p->waiting);
+        list_init(&p->login_waiting);
+        list_init(&p->replications);
+        list_init(&p->cancels);
+        text_init(&p->welcome);
+        list_append(&db->pools, &p->database_node);
+        list_append(&w->pools, &p->worker_node);
+        part->letter.deliver = deliver_call;
+        part->pool = p;
     }
-    struct pool *p = mem_alloc(sizeof(*p));
-    p->worker = w;
-    p->db = db;
-    p->user = user;
-    p->user_is_forced = user_is_forced;
-    list_init(&p->idle);
-    list_init(&p->active);
-    list_init(&p->busy);
-    list_init(&p->opening);
-    list_init(&p->clients);
-    list_init(&p->waiting);
-    list_init(&p->login_waiting);
-    list_init(&p->replications);
-    list_init(&p->cancels);
-    text_init(&p->welcome);
-    text_init(&p->login_error_message);
-    list_append(&db->pools, &p->database_node);
-    pthread_mutex_unlock(&w->proxy->lock);
+    pthread_mutex_unlock(&proxy->lock);
     return p;
 }
 
 void pool_free(struct pool *p)
 {
+    struct pool_common *common = p->common;
+    bool last = true;
+
     timer_unset(&p->worker->timers, &p->retry_timer);
     pthread_mutex_lock(&p->worker->proxy->lock);
     list_remove(&p->db->pools, &p->database_node);
     stats_add(&p->db->past_stats, &p->stats);
+    part_of(p)->pool = NULL;
+    for (int i = 0; i < common->n_parts; i++)
+        last = last && common->parts[i].pool == NULL;
+    if (last)
+        pool_common_free(common);
     pthread_mutex_unlock(&p->worker->proxy->lock);
+    list_remove(&p->worker->pools, &p->worker_node);
     params_clear(&p->parameters);
     settings_unref(p->last_startup);
     settings_unref(p->last_settings);
     text_free(&p->welcome);
-    text_free(&p->login_error_message);
     free(p);
 }
 
@@ -70,45 +94,104 @@ enum pool_mode pool_mode_of(const struct pool *p)
 
 int pool_server_count(const struct pool *p)
 {
-    return (int)(p->idle.count + p->active.count + p->busy.count + p->opening.count);
+    return p->common->servers;
 }
 
-bool pool_fails_fast(const struct pool *p)
+bool pool_fails_fast(const struct pool *p, struct text *why)
 {
-    return (p->last_login_failed || p->last_connect_failed) && p->login_error_message.len > 0 &&
-           pool_server_count(p) == 0 &&
-           p->worker->now_us - p->failed_at_us < (uint64_t)config_of(p)->server_login_retry_us;
+    struct pool_common *c = p->common;
+
+    if ((!c->login_failed && !c->connect_failed) || c->servers > 0 ||
+        p->worker->now_us >= c->retry_at_us)
+        return false;
+    pthread_mutex_lock(&p->worker->proxy->lock);
+    text_put_str(why, text_str(&c->error));
+    pthread_mutex_unlock(&p->worker->proxy->lock);
+    return why->len > 0;
 }
 
-void pool_learn_parameters(struct pool *p, struct server *s)
+bool pool_connect_failed(const struct pool *p)
 {
-    p->last_login_failed = p->last_connect_failed = false;
-    text_clear(&p->login_error_message);
-    p->server_version = s->server_version;
-    text_clear(&p->welcome);
-    text_put_str(&p->welcome, text_str(&s->welcome));
-    text_free(&s->welcome);
-    params_unify(&s->params, &p->parameters);
-    params_copy(&p->parameters, &s->params);
-    p->has_parameters = true;
+    return p->common->connect_failed;
 }
 
-/* ---- the queue -------------------------------------------------------------------------- */
-
-void pool_leave_queue(struct pool *p, struct client *c)
+void pool_add_client(struct pool *p, struct client *c)
 {
-    if (list_node_is_linked(&c->wait_node))
-        list_remove(c->replication != REPLICATION_NONE ? &p->replications
-                    : c->state == CLIENT_LOGIN_WAIT    ? &p->login_waiting
-                                                       : &p->waiting,
-                    &c->wait_node);
+    list_append(&p->clients, &c->pool_node);
+    p->common->n_clients++;
 }
 
-void pool_checkout(struct pool *p, struct client *c)
+/* ---- the parts of the others ------------------------------------------------------------ */
+
+/* That worker is to look at its pool again. */
+static void call(struct pool_part *part)
 {
-    client_on_queued(c);
-    list_append(&p->waiting, &c->wait_node);
-    pool_serve(p);
+    struct pool *pool = part->pool;
+
+    if (pool != NULL && !atomic_exchange(&part->called, true))
+        worker_post(pool->worker, &part->letter);
+}
+
+/* The others who need a server may be able to open one now. */
+static void call_needy(struct pool *p)
+{
+    struct pool_common *c = p->common;
+
+    for (int i = 0; i < c->n_parts; i++)
+        if (i != p->worker->index && c->parts[i].need > 0)
+            call(&c->parts[i]);
+}
+
+/* What the worker's own pools need is looked at here, that of others by them. */
+static void serve_part(struct pool *p, struct pool_part *part)
+{
+    struct pool *pool = part->pool;
+
+    if (pool != NULL && pool->worker == p->worker)
+        pool_serve(pool);
+    else
+        call(part);
+}
+
+static void set(struct pool *p, atomic_int *at, int value)
+{
+    if (atomic_load_explicit(at, memory_order_relaxed) != value)
+        atomic_store_explicit(at, value,
+                              p->common->n_parts > 1 ? memory_order_seq_cst : memory_order_relaxed);
+}
+
+static struct client *first_of(const struct list *l)
+{
+    struct list_node *n = list_first(l);
+
+    return n == NULL ? NULL : LIST_ITEM(n, struct client, wait_node);
+}
+
+static struct client *first_waiting(struct pool *p)
+{
+    return first_of(&p->waiting);
+}
+
+static struct client *first_login_waiting(struct pool *p)
+{
+    return first_of(&p->login_waiting);
+}
+
+static struct client *older(struct client *a, struct client *b)
+{
+    return a == NULL || (b != NULL && b->waiting_since_us < a->waiting_since_us) ? b : a;
+}
+
+/* Who has waited longest for a server that others may have too. */
+static struct client *first_sharing(struct pool *p)
+{
+    return older(first_waiting(p), first_login_waiting(p));
+}
+
+/* How many of those have nothing under way: a probe or a reset will serve one. */
+static int sharing_need(const struct pool *p)
+{
+    return (int)(p->waiting.count + p->login_waiting.count - p->busy.count - p->opening.count);
 }
 
 /* An idle server that may be used, by the configured end of the list. NULL: none. */
@@ -125,33 +208,116 @@ static struct server *take_idle(struct pool *p)
     return NULL;
 }
 
+static struct server *longest_idle(struct pool *p)
+{
+    LIST_FOREACH(&p->idle, n)
+    {
+        struct server *s = LIST_ITEM(n, struct server, pool_node);
+        if (s->cancels == 0)
+            return s;
+    }
+    return NULL;
+}
+
+/* Tells the others what this pool has and needs. What they have is to be looked at afterwards. */
+static void publish(struct pool *p)
+{
+    struct pool_part *part = part_of(p);
+    struct client *first = older(first_sharing(p), first_of(&p->replications));
+    struct server *oldest = longest_idle(p);
+    int waiting = (int)p->waiting.count;
+    int more = waiting - atomic_load_explicit(&part->waiting, memory_order_relaxed);
+
+    if (first != NULL)
+        atomic_store_explicit(&part->since_us, first->waiting_since_us, memory_order_relaxed);
+    if (oldest != NULL)
+        atomic_store_explicit(&part->idle_since_us, oldest->used_at_us, memory_order_relaxed);
+    set(p, &part->need, sharing_need(p) + (int)p->replications.count);
+    set(p, &part->waiting, waiting);
+    if (more != 0)
+        atomic_fetch_add(&p->common->waiting, more);
+    set(p, &part->idle, oldest != NULL ? (int)p->idle.count : 0);
+}
+
+/* The part whose waiter is to be served before c (NULL: before nobody). NULL: c it is. */
+static struct pool_part *elder(struct pool *p, const struct client *c)
+{
+    struct pool_common *common = p->common;
+    struct pool_part *found = NULL;
+    uint64_t found_us = UINT64_MAX;
+
+    if (common->n_parts == 1 ||
+        common->waiting <= atomic_load_explicit(&part_of(p)->waiting, memory_order_relaxed))
+        return NULL;
+    for (int i = 0; i < common->n_parts; i++) {
+        struct pool_part *part = &common->parts[i];
+        int incoming = part->incoming;
+        uint64_t since = part->since_us;
+        if (i == p->worker->index || part->waiting <= incoming || since >= found_us)
+            continue;
+        /* With one on its way, its next waiter is younger than `since` tells. */
+        if (c != NULL && (incoming > 0 || since + ELDER_US >= c->waiting_since_us))
+            continue;
+        found = part;
+        found_us = since;
+    }
+    return found;
+}
+
+/* The part with most idle servers. */
+static struct pool_part *richest(struct pool *p)
+{
+    struct pool_common *common = p->common;
+    struct pool_part *found = NULL;
+    int most = 0;
+
+    for (int i = 0; i < common->n_parts; i++) {
+        struct pool_part *part = &common->parts[i];
+        int idle = part->idle;
+        if (i != p->worker->index && idle > most) {
+            found = part;
+            most = idle;
+        }
+    }
+    return found;
+}
+
+/* ---- the queue -------------------------------------------------------------------------- */
+
+void pool_leave_queue(struct pool *p, struct client *c)
+{
+    if (!list_node_is_linked(&c->wait_node))
+        return;
+    list_remove(c->replication != REPLICATION_NONE ? &p->replications
+                : c->state == CLIENT_LOGIN_WAIT    ? &p->login_waiting
+                                                   : &p->waiting,
+                &c->wait_node);
+    if (!p->serving)
+        publish(p);
+}
+
+void pool_remove_client(struct pool *p, struct client *c)
+{
+    pool_leave_queue(p, c);
+    if (list_node_is_linked(&c->pool_node)) {
+        list_remove(&p->clients, &c->pool_node);
+        p->common->n_clients--;
+    }
+}
+
+void pool_checkout(struct pool *p, struct client *c)
+{
+    client_on_queued(c);
+    list_append(&p->waiting, &c->wait_node);
+    pool_serve(p);
+}
+
 static bool needs_test(const struct pool *p, const struct server *s)
 {
     const struct config *conf = config_of(p);
 
     return conf->server_check_query[0] != '\0' &&
            p->worker->now_us - s->used_at_us >= (uint64_t)conf->server_check_delay_us && !s->tested;
-}
-
-static struct client *first_waiting(struct pool *p)
-{
-    struct list_node *n = list_first(&p->waiting);
-
-    return n == NULL ? NULL : LIST_ITEM(n, struct client, wait_node);
-}
-
-static struct client *first_login_waiting(struct pool *p)
-{
-    struct list_node *n = list_first(&p->login_waiting);
-
-    return n == NULL ? NULL : LIST_ITEM(n, struct client, wait_node);
-}
-
-static struct client *first_replication(struct pool *p)
-{
-    struct list_node *n = list_first(&p->replications);
-
-    return n == NULL ? NULL : LIST_ITEM(n, struct client, wait_node);
 }
 
 static void on_retry(struct timer *t)
@@ -165,119 +331,145 @@ static void serve_later(struct pool *p, uint64_t at_us)
         timer_set(&p->worker->timers, &p->retry_timer, at_us, on_retry);
 }
 
-/* The longest idle server of another pool of the database (of the user, over all databases). */
-static struct server *find_evictable(struct pool *p, bool of_user)
-{
-    struct server *found = NULL;
+/* ---- opening ---------------------------------------------------------------------------- */
 
-    LIST_FOREACH(&p->worker->proxy->database_list, dn)
-    {
-        struct database *db = LIST_ITEM(dn, struct database, list_node);
-        if (!of_user && db != p->db)
-            continue;
-        LIST_FOREACH(&db->pools, pn)
-        {
-            struct pool *other = LIST_ITEM(pn, struct pool, database_node);
-            if (other == p || (of_user && other->user != p->user) ||
-                !list_is_empty(&other->waiting))
-                continue;
-            LIST_FOREACH(&other->idle, sn)
-            {
-                struct server *s = LIST_ITEM(sn, struct server, pool_node);
-                if (found == NULL || s->used_at_us < found->used_at_us)
-                    found = s;
-            }
-        }
+static void give_back(struct pool *p, bool was_opening)
+{
+    struct pool_common *to;
+    struct pool_part *part =
+        pool_common_give_back(p->worker->proxy, p->common, was_opening, p->worker->now_us, &to);
+
+    if (part != NULL)
+        serve_part(p, part);
+}
+
+/* Makes room under a limit that pools share. */
+static void evict(struct pool *p, bool of_user)
+{
+    struct pool_common *of;
+    struct pool_part *part = pool_common_find_idle(p->worker->proxy, p->common, of_user, &of);
+    struct pool *pool = part != NULL ? part->pool : NULL;
+
+    if (pool == NULL)
+        return;
+    if (pool->worker != p->worker) {
+        part->evict = true;
+        call(part);
+        return;
     }
-    return found;
+    struct server *s = longest_idle(pool);
+    if (s != NULL)
+        server_close(s, "evicted");
+}
+
+/* Why not now, if time alone will change it. */
+static void try_later(struct pool *p)
+{
+    const struct config *conf = config_of(p);
+    struct pool_common *c = p->common;
+    struct pool_part *part = part_of(p);
+    int size = config_pool_size(conf, p->db->entry, p->user->entry);
+    int reserve = config_reserve_pool_size(conf, p->db->entry, p->user->entry);
+
+    if ((c->login_failed || c->connect_failed) && p->worker->now_us < c->retry_at_us)
+        serve_later(p, c->retry_at_us);
+    else if (size > 0 && c->servers >= size && c->servers < size + reserve &&
+             part->since_us + (uint64_t)conf->reserve_pool_timeout_us > p->worker->now_us)
+        serve_later(p, part->since_us + (uint64_t)conf->reserve_pool_timeout_us);
+}
+
+static void open_one(struct pool *p, enum pool_open how, struct client *replication)
+{
+    struct client *c = replication != NULL ? replication : first_sharing(p);
+
+    if (how == POOL_OPEN_RESERVE && c != NULL)
+        client_log(c, LEVEL_LOG, "taking connection from reserve_pool");
+    server_open(p, how == POOL_OPEN_RESERVE, replication);
+    publish(p);
+}
+
+/* The pool is full, and what is idle in it is of no use to a replication connection. */
+static void evict_own(struct pool *p)
+{
+    struct server *s = longest_idle(p);
+    struct pool_part *rich = s == NULL ? richest(p) : NULL;
+
+    if (s != NULL) {
+        server_close(s, "evicted");
+    } else if (rich != NULL) {
+        rich->evict = true;
+        call(rich);
+    }
+}
+
+static void return_grants(struct pool *p)
+{
+    struct pool_part *part = part_of(p);
+
+    while (part->granted > 0 &&
+           (part->need <= 0 || p->db->entry == NULL || proxy_is_paused(p->worker->proxy, p->db)) &&
+           pool_common_drop_grant(p->worker->proxy, part))
+        give_back(p, true);
 }
 
 static void open_more(struct pool *p)
 {
-    const struct config *conf = config_of(p);
-    struct client *first = first_waiting(p);
-    uint64_t now = p->worker->now_us;
+    struct proxy *proxy = p->worker->proxy;
+    struct pool_part *part = part_of(p);
 
-    if (p->db->entry == NULL)
-        return;
-    if (first == NULL)
-        first = first_login_waiting(p);
-    int waiting = (int)(p->waiting.count + p->login_waiting.count);
-    /* A probe or a reset that is under way will serve one. */
-    struct pool_facts f = {
-        .servers = pool_server_count(p),
-        .opening = (int)p->opening.count,
-        .waiting = waiting - (int)p->busy.count,
-        .longest_wait_us = first != NULL ? (int64_t)(now - first->waiting_since_us) : 0,
-        .pool_size = config_pool_size(conf, p->db->entry, p->user->entry),
-        .reserve_size = config_reserve_pool_size(conf, p->db->entry, p->user->entry),
-        .reserve_timeout_us = conf->reserve_pool_timeout_us,
-        .db_servers = p->db->n_servers,
-        .db_limit = config_max_db_connections(conf, p->db->entry),
-        .user_servers = p->user->n_servers,
-        .user_limit = config_max_user_connections(conf, p->user->entry),
-        .paused = proxy_is_paused(p->worker->proxy, p->db),
-        .failed = p->last_login_failed || p->last_connect_failed,
-        .since_failure_us = (int64_t)(now - p->failed_at_us),
-        .login_retry_us = conf->server_login_retry_us,
-    };
-    /* No server that is there, or on its way, is of use to a replication connection. */
-    struct client *own = first_replication(p);
-    if (own != NULL && (first == NULL || own->waiting_since_us < first->waiting_since_us)) {
-        first = own;
-        f.longest_wait_us = (int64_t)(now - own->waiting_since_us);
-        f.waiting = 1;
-        f.opening = 0;
-    } else {
-        own = NULL;
-    }
-    if (first == NULL) {
-        if (f.servers >= config_min_pool_size(conf, p->db->entry) ||
-            (list_is_empty(&p->clients) && !p->user_is_forced))
+    return_grants(p);
+    while (p->db->entry != NULL) {
+        bool shares = sharing_need(p) - part->incoming > 0;
+        struct client *replication = first_of(&p->replications);
+        if (!shares && replication == NULL)
             return;
-        f.waiting = f.opening + 1;
-        f.reserve_size = 0;
+        if (shares && replication != NULL && older(replication, first_sharing(p)) != replication)
+            replication = NULL;
+        struct pool_part *rich =
+            replication == NULL && p->waiting.count > 0 && part->granted == 0 ? richest(p) : NULL;
+        if (rich != NULL) {
+            rich->asked = true;
+            call(rich);
+            return;
+        }
+        enum pool_open how =
+            pool_common_take(proxy, p->common, part, p->worker->now_us,
+                             replication != NULL ? POOL_WANTS_REPLICATION : POOL_WANTS_SERVER);
+        switch (how) {
+        case POOL_OPEN_NOT:
+            try_later(p);
+            if (replication != NULL && !proxy_is_paused(proxy, p->db) &&
+                pool_common_is_full(proxy, p->common))
+                evict_own(p);
+            return;
+        case POOL_OPEN_EVICT_DB:
+        case POOL_OPEN_EVICT_USER:
+            evict(p, how == POOL_OPEN_EVICT_USER);
+            return;
+        case POOL_OPEN:
+        case POOL_OPEN_RESERVE:
+            open_one(p, how, replication);
+            break;
+        }
     }
-    enum pool_open how = pool_policy_open(&f);
-    struct server *victim = NULL;
+}
 
-    switch (how) {
-    case POOL_OPEN_NOT:
-        if (f.failed && f.waiting > 0 && f.since_failure_us < f.login_retry_us)
-            serve_later(p, p->failed_at_us + (uint64_t)f.login_retry_us);
-        else if (first != NULL && f.pool_size > 0 && f.servers >= f.pool_size &&
-                 f.servers < f.pool_size + f.reserve_size &&
-                 f.longest_wait_us < f.reserve_timeout_us)
-            serve_later(p, first->waiting_since_us + (uint64_t)f.reserve_timeout_us);
-        if (own == NULL || f.paused || f.pool_size == 0 || f.servers < f.pool_size ||
-            list_is_empty(&p->idle))
-            return;
-        server_close(LIST_ITEM(list_first(&p->idle), struct server, pool_node), "evicted");
-        return; /* closing serves again */
-    case POOL_OPEN_EVICT_DB:
-    case POOL_OPEN_EVICT_USER:
-        victim = find_evictable(p, how == POOL_OPEN_EVICT_USER);
-        if (victim == NULL)
-            return;
-        server_close(victim, "evicted");
-        break;
-    case POOL_OPEN:
-    case POOL_OPEN_RESERVE:
-        break;
-    }
-    if (how == POOL_OPEN_RESERVE)
-        proxy_log_conn(p->worker->proxy, LEVEL_LOG, 'C', first, p->db->name, p->user->name,
-                       &first->conn.peer, "taking connection from reserve_pool");
-    server_open(p, how == POOL_OPEN_RESERVE, own);
-    if (own != NULL)
-        p->serve_again = true; /* others may wait for one they can share */
+/* The connection goes to another worker as it is. */
+static void give(struct pool *p, struct server *s, struct pool_part *to)
+{
+    struct pool *pool = to->pool;
+
+    to->incoming++;
+    server_send(s, pool);
+    (void)p;
 }
 
 void pool_serve(struct pool *p)
 {
     struct client *c;
     struct server *s;
-    bool paused = proxy_is_paused(p->worker->proxy, p->db);
+    struct pool_part *part;
+    bool open = !proxy_is_paused(p->worker->proxy, p->db);
 
     /* Opening, linking and closing come back here: the outermost call does the work. */
     if (p->serving) {
@@ -287,122 +479,250 @@ void pool_serve(struct pool *p)
     p->serving = true;
     do {
         p->serve_again = false;
-        if (!paused && p->has_parameters) {
-            while ((c = first_login_waiting(p)) != NULL)
-                client_on_parameters(c);
-            while ((c = first_waiting(p)) != NULL && (s = take_idle(p)) != NULL) {
-                if (needs_test(p, s)) {
-                    server_test(s);
-                    continue;
-                }
+        pool_sync_parameters(p);
+        while (open && p->has_parameters && (c = first_login_waiting(p)) != NULL)
+            client_on_parameters(c);
+        while (open && p->has_parameters && (s = take_idle(p)) != NULL) {
+            c = first_waiting(p);
+            if ((part = elder(p, c)) != NULL) {
+                give(p, s, part);
+            } else if (c == NULL) {
+                break;
+            } else if (needs_test(p, s)) {
+                server_test(s);
+            } else {
                 pool_leave_queue(p, c);
                 server_link(s, c);
             }
         }
-        open_more(p);
+        publish(p);
+        /* Somebody may have begun to wait before he could see that this one is idle. */
+        if (open && p->has_parameters && take_idle(p) != NULL && elder(p, first_waiting(p)) != NULL)
+            p->serve_again = true;
+        else
+            open_more(p);
     } while (p->serve_again);
     p->serving = false;
 }
 
-/* ---- from the server -------------------------------------------------------------------- */
-
-static bool lifetime_over(struct pool *p, const struct server *s)
+static void deliver_call(struct worker *w, struct letter *l)
 {
-    const struct config *conf = config_of(p);
+    struct pool_part *part =
+        (struct pool_part *)(void *)((char *)l - offsetof(struct pool_part, letter));
+    struct pool *p = part->pool;
 
-    if (p->db->entry == NULL)
-        return true;
-    return pool_policy_lifetime_over((int64_t)(p->worker->now_us - s->connected_at_us),
-                                     config_server_lifetime_us(conf, p->db->entry),
-                                     config_pool_size(conf, p->db->entry, p->user->entry),
-                                     (int64_t)(p->worker->now_us - p->last_lifetime_close_us));
+    part->called = false;
+    bool asked = atomic_exchange(&part->asked, false);
+    bool evicts = atomic_exchange(&part->evict, false);
+    struct server *s = evicts ? longest_idle(p) : NULL;
+    (void)w;
+    if (s != NULL && list_is_empty(&p->waiting))
+        server_close(s, "evicted");
+    pool_serve(p);
+    /* Who asked for an idle server that is gone opens one. */
+    if (asked && part->idle == 0)
+        call_needy(p);
 }
 
-/* A free server, or room for one, under a limit that pools share is of use to the others too. */
-static void serve_siblings(struct pool *p)
+void pool_on_server_arrived(struct pool *p, struct server *s)
 {
-    bool of_db = p->db->entry != NULL && config_max_db_connections(config_of(p), p->db->entry) > 0;
-    bool of_user = config_max_user_connections(config_of(p), p->user->entry) > 0;
+    part_of(p)->incoming--;
+    pool_on_server_ready(p, s);
+}
 
-    if (!of_db && !of_user)
+/* ---- from the server -------------------------------------------------------------------- */
+
+void pool_sync_parameters(struct pool *p)
+{
+    struct pool_common *c = p->common;
+
+    if (c->learned == p->learned)
         return;
-    LIST_FOREACH(&p->worker->proxy->database_list, dn)
-    {
-        struct database *db = LIST_ITEM(dn, struct database, list_node);
-        LIST_FOREACH(&db->pools, n)
-        {
-            struct pool *other = LIST_ITEM(n, struct pool, database_node);
-            if (other != p && ((of_db && db == p->db) || (of_user && other->user == p->user)) &&
-                (!list_is_empty(&other->waiting) || !list_is_empty(&other->login_waiting)))
-                pool_serve(other);
-        }
+    pthread_mutex_lock(&p->worker->proxy->lock);
+    p->learned = c->learned;
+    p->server_version = c->server_version;
+    text_clear(&p->welcome);
+    text_put_str(&p->welcome, text_str(&c->welcome));
+    params_copy(&p->parameters, &c->parameters);
+    pthread_mutex_unlock(&p->worker->proxy->lock);
+    p->has_parameters = true;
+}
+
+void pool_learn_parameters(struct pool *p, struct server *s)
+{
+    struct proxy *proxy = p->worker->proxy;
+    struct pool_common *c = p->common;
+    int most = proxy->config->server_connect_parallel;
+
+    pthread_mutex_lock(&proxy->lock);
+    c->login_failed = c->connect_failed = false;
+    text_clear(&c->error);
+    c->parallel = c->parallel * 2 < most ? c->parallel * 2 : most;
+    c->server_version = s->server_version;
+    text_clear(&c->welcome);
+    text_put_str(&c->welcome, text_str(&s->welcome));
+    params_unify(&s->params, &c->parameters);
+    params_copy(&c->parameters, &s->params);
+    c->learned++;
+    pthread_mutex_unlock(&proxy->lock);
+    text_free(&s->welcome);
+    pool_sync_parameters(p);
+}
+
+void pool_on_login_over(struct pool *p)
+{
+    pool_common_end_opening(p->worker->proxy, p->common);
+    call_needy(p);
+}
+
+static uint64_t lifetime_age(const struct pool *p, const struct server *s)
+{
+    return p->worker->now_us - s->connected_at_us;
+}
+
+/* Its age is over and it is its turn. */
+static bool lifetime_over(struct pool *p, const struct server *s)
+{
+    uint64_t age = lifetime_age(p, s);
+
+    if (p->db->entry != NULL) {
+        int64_t lifetime = config_server_lifetime_us(config_of(p), p->db->entry);
+        if (lifetime > 0 && age < (uint64_t)lifetime)
+            return false;
     }
+    return pool_common_take_lifetime_turn(p->worker->proxy, p->common, p->worker->now_us, age);
+}
+
+/* A free server under a limit that pools share may be worth more to another pool. */
+static bool sibling_comes_first(struct pool *p)
+{
+    struct pool_common *c = p->common;
+    uint64_t own = UINT64_MAX;
+
+    if (p->db->entry == NULL || !pool_common_limit_reached(p->worker->proxy, c))
+        return false;
+    publish(p);
+    for (int i = 0; i < c->n_parts; i++)
+        if (c->parts[i].waiting > 0 && c->parts[i].since_us < own)
+            own = c->parts[i].since_us;
+    uint64_t sibling = pool_common_longest_sibling(p->worker->proxy, c, p->worker->now_us);
+    return sibling != UINT64_MAX && (own == UINT64_MAX || sibling + SIBLING_US < own);
 }
 
 void pool_on_server_ready(struct pool *p, struct server *s)
 {
-    if (s->retire) {
+    struct proxy *proxy = p->worker->proxy;
+
+    if (s->retire)
         server_close(s, s->retire_reason);
-        return;
-    }
-    if (proxy_is_paused(p->worker->proxy, p->db) ||
-        p->worker->proxy->shutdown == SHUTDOWN_WAIT_FOR_SERVERS) {
+    else if (proxy_is_paused(proxy, p->db) || proxy->shutdown == SHUTDOWN_WAIT_FOR_SERVERS)
         server_close(s, "server pause");
-        return;
-    }
-    if (s->used && s->cancels == 0 && lifetime_over(p, s)) {
-        p->last_lifetime_close_us = p->worker->now_us;
+    else if (s->used && s->cancels == 0 && lifetime_over(p, s))
         server_close(s, "server lifetime over");
-        return;
+    else if (s->cancels == 0 && sibling_comes_first(p))
+        server_close(s, "evicted");
+    else
+        pool_serve(p);
+}
+
+/* ---- a failed login --------------------------------------------------------------------- */
+
+struct failure_letter {
+    struct letter letter; /* first */
+    struct pool_part *part;
+    bool all; /* who wait for a server too, not only for a login */
+    struct text message;
+    struct text frame;
+};
+
+static void fail_waiting(struct pool *p, bool all, struct str frame, const char *message)
+{
+    struct client *c;
+
+    while ((c = first_login_waiting(p)) != NULL) {
+        pool_leave_queue(p, c);
+        client_on_server_lost(c, message, frame);
     }
-    pool_serve(p);
-    if (!list_is_empty(&p->idle))
-        serve_siblings(p);
+    while (all && (c = first_waiting(p)) != NULL) {
+        pool_leave_queue(p, c);
+        client_on_server_lost(c, message, frame);
+    }
+}
+
+static void deliver_failure(struct worker *w, struct letter *l)
+{
+    struct failure_letter *f = (struct failure_letter *)(void *)l;
+
+    (void)w;
+    fail_waiting(f->part->pool, f->all, text_str(&f->frame), text_str(&f->message).ptr);
+    text_free(&f->frame);
+    text_free(&f->message);
+    free(f);
+}
+
+/* The next attempts of many pools that failed together do not come together. */
+static uint64_t retry_after_us(struct pool *p)
+{
+    uint64_t retry = (uint64_t)config_of(p)->server_login_retry_us;
+    uint16_t random;
+
+    p->worker->ops->random(p->worker->io, &random, sizeof(random));
+    return retry - retry / 10 * random / UINT16_MAX;
 }
 
 void pool_on_login_failed(struct pool *p, struct server *s, bool connected, struct str frame,
                           struct str message)
 {
-    struct client *c = s->client;
+    struct proxy *proxy = p->worker->proxy;
+    struct pool_common *c = p->common;
+    struct client *own = s->client;
 
-    if (s->replication != REPLICATION_NONE && connected) {
-        /* What keeps a replication connection out need not keep others out. */
-        s->client = NULL;
-        c->server = NULL;
-        client_on_server_lost(c, message.ptr, frame);
-        return;
-    }
     if (s->replication != REPLICATION_NONE) {
         s->client = NULL;
-        c->server = NULL;
-        list_prepend(&p->replications, &c->wait_node);
+        own->server = NULL;
+        if (connected) {
+            /* What keeps a replication connection out need not keep others out. */
+            client_on_server_lost(own, message.ptr, frame);
+            return;
+        }
+        list_prepend(&p->replications, &own->wait_node);
     }
-    p->last_connect_failed = !connected;
-    p->last_login_failed = connected;
-    p->failed_at_us = p->worker->now_us;
-    text_clear(&p->login_error_message);
-    text_put_str(&p->login_error_message, message);
+    pthread_mutex_lock(&proxy->lock);
+    c->connect_failed = !connected;
+    c->login_failed = connected;
+    c->retry_at_us = p->worker->now_us + retry_after_us(p);
+    c->parallel = 1;
+    text_clear(&c->error);
+    text_put_str(&c->error, message);
+    bool all = c->servers <= 1;
+    pthread_mutex_unlock(&proxy->lock);
     /* A server that is starting up will come; those who wait may wait. */
     if (frame.len > 0 && str_find(frame, (struct str){ "C57P03", 7 }) >= 0)
         return;
     if (frame.len == 0 && !connected)
         return;
-    while ((c = first_login_waiting(p)) != NULL) {
-        pool_leave_queue(p, c);
-        client_on_server_lost(c, message.ptr, frame);
+    for (int i = 0; i < c->n_parts; i++) {
+        struct pool_part *part = &c->parts[i];
+        struct pool *pool = part->pool;
+        if (pool == NULL || pool == p)
+            continue;
+        struct failure_letter *f = mem_alloc(sizeof(*f));
+        f->letter.deliver = deliver_failure;
+        f->part = part;
+        f->all = all;
+        text_init(&f->message);
+        text_put_str(&f->message, message);
+        text_init(&f->frame);
+        text_put_str(&f->frame, frame);
+        worker_post(pool->worker, &f->letter);
     }
-    if (pool_server_count(p) > 1)
-        return;
-    while ((c = first_waiting(p)) != NULL) {
-        pool_leave_queue(p, c);
-        client_on_server_lost(c, message.ptr, frame);
-    }
+    fail_waiting(p, all, frame, message.ptr);
 }
 
-void pool_on_server_closed(struct pool *p)
+void pool_on_server_closed(struct pool *p, bool was_opening)
 {
+    give_back(p, was_opening);
     pool_serve(p);
-    serve_siblings(p);
     proxy_on_gone(p->worker->proxy);
 }
 
@@ -426,26 +746,31 @@ void pool_retire_servers(struct pool *p, const char *reason)
         server_close(LIST_ITEM(n, struct server, pool_node), reason);
 }
 
+/* ---- upkeep ----------------------------------------------------------------------------- */
+
+static int servers_to_keep(const struct pool *p)
+{
+    return p->db->entry != NULL && (p->common->n_clients > 0 || p->user_is_forced)
+               ? config_min_pool_size(config_of(p), p->db->entry)
+               : 0;
+}
+
 void pool_upkeep(struct pool *p)
 {
     const struct config *conf = config_of(p);
     uint64_t now = p->worker->now_us;
-    int keep = p->db->entry != NULL && (!list_is_empty(&p->clients) || p->user_is_forced)
-                   ? config_min_pool_size(conf, p->db->entry)
-                   : 0;
+    int keep = servers_to_keep(p);
 
     LIST_FOREACH(&p->idle, n)
     {
         struct server *s = LIST_ITEM(n, struct server, pool_node);
         if (s->cancels > 0)
             continue;
-        bool old = p->db->entry != NULL && lifetime_over(p, s) &&
-                   config_server_lifetime_us(conf, p->db->entry) > 0;
         bool idle = conf->server_idle_timeout_us > 0 &&
                     now - s->used_at_us >= (uint64_t)conf->server_idle_timeout_us &&
-                    pool_server_count(p) > keep;
-        if (old)
-            p->last_lifetime_close_us = now;
+                    p->common->servers > keep;
+        bool old = !idle && p->db->entry != NULL &&
+                   config_server_lifetime_us(conf, p->db->entry) > 0 && lifetime_over(p, s);
         if (old || idle) {
             /* Closing may serve others and change this list. */
             server_close(s, old ? "server lifetime over" : "server idle timeout");
@@ -453,14 +778,10 @@ void pool_upkeep(struct pool *p)
         }
     }
     pool_serve(p);
-    if (!list_is_empty(&p->clients) || !list_is_empty(&p->cancels) || pool_server_count(p) > 0) {
-        p->idle_since_us = 0;
-    } else if (p->idle_since_us == 0) {
-        p->idle_since_us = now;
-    } else if (conf->pool_idle_timeout_us > 0 &&
-               now - p->idle_since_us >= (uint64_t)conf->pool_idle_timeout_us) {
-        log_line(p->worker->proxy->log, LEVEL_LOG, "cleaning up idle pool for user %s on db %s",
-                 p->user->name, p->db->name);
-        pool_free(p);
+    if (p->common->servers < keep) {
+        enum pool_open how =
+            pool_common_take(p->worker->proxy, p->common, part_of(p), now, POOL_WANTS_MINIMUM);
+        if (how == POOL_OPEN)
+            open_one(p, how, NULL);
     }
 }

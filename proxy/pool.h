@@ -1,8 +1,10 @@
-/* A pool: the server connections of one (database entry, server-side user), and who waits for one.
+/* A pool: the server connections of one (database entry, server-side user) on one worker, and who
+ * waits for one there. What the workers' pools have in common is in proxy/pool_common.h.
  *
  * The pool decides when a server is linked to a client, opened, probed, reset, closed. What may be
  * decided from numbers alone is in proxy/pool_policy.h. A waiter is served by the event that frees
- * a server (pool_serve), never by a sweep.
+ * a server (pool_serve), never by a sweep. An idle server moves to the worker whose client has
+ * waited longest (server_send), whole: the connection, what it has prepared, what it was set to.
  */
 #ifndef PGTRICKLE_PROXY_POOL_H
 #define PGTRICKLE_PROXY_POOL_H
@@ -17,12 +19,16 @@
 #include "proxy/proxy.h"
 #include "proxy/timers.h"
 
+struct pool_common;
+
 struct pool {
-    struct list_node database_node; /* database.pools */
+    struct list_node database_node; /* database.pools, under proxy.lock */
+    struct list_node worker_node;   /* worker.pools */
     struct worker *worker;
     struct database *db;
     struct user *user; /* who logs in to the server */
     bool user_is_forced;
+    struct pool_common *common;
     struct list idle;          /* struct server.pool_node, as the next; most recently used last */
     struct list active;        /* linked to a client */
     struct list busy;          /* reset, probe, SERVER_BEING_CANCELED: owned by the pool */
@@ -32,23 +38,17 @@ struct pool {
     struct list login_waiting; /* struct client.wait_node: wait for the first parameters */
     struct list replications;  /* struct client.wait_node: wait for a connection of their own */
     struct list cancels;       /* struct cancel_request.pool_node: in flight or waiting */
-    /* What a server said at login, replayed to clients. */
+    /* What a server said at login, replayed to clients: a copy of the common one. */
     bool has_parameters;
+    unsigned learned;              /* which one; 0: none */
     struct params parameters;      /* the followed ones */
     struct settings *last_startup; /* struct client.startup and .settings, to be shared */
     struct settings *last_settings;
     uint64_t proven_settings[8]; /* hashes of statements that set some, and worked */
     struct text welcome;         /* ParameterStatus frames of all others */
     int server_version;          /* 150020 */
-    /* After a failure. */
-    bool last_login_failed;
-    bool last_connect_failed;
-    uint64_t failed_at_us;
-    struct text login_error_message;
     struct timer retry_timer;
     struct stats stats;
-    uint64_t idle_since_us; /* no clients, no servers, no cancels; 0: in use */
-    uint64_t last_lifetime_close_us;
     bool serving; /* inside pool_serve */
     bool serve_again;
 };
@@ -56,10 +56,14 @@ struct pool {
 /* The worker's pool of (db, user); made when it is new. */
 struct pool *pool_get(struct worker *w, struct database *db, struct user *user,
                       bool user_is_forced);
-void pool_free(struct pool *p); /* must be empty */
+void pool_free(struct pool *p); /* must be empty; workers are halted */
 
 enum pool_mode pool_mode_of(const struct pool *p);
-int pool_server_count(const struct pool *p); /* cancels in flight excluded */
+int pool_server_count(const struct pool *p); /* of all workers; cancels in flight excluded */
+
+/* A client logged in; it is gone. */
+void pool_add_client(struct pool *p, struct client *c);
+void pool_remove_client(struct pool *p, struct client *c);
 
 /* A client needs a server: links one now, or queues the client and opens one. */
 void pool_checkout(struct pool *p, struct client *c);
@@ -72,15 +76,23 @@ void pool_serve(struct pool *p);
 void pool_on_server_ready(struct pool *p, struct server *s); /* logged in, or free again */
 void pool_on_login_failed(struct pool *p, struct server *s, bool connected, struct str frame,
                           struct str message);
-void pool_on_server_closed(struct pool *p);
+/* A connection came from another worker. */
+void pool_on_server_arrived(struct pool *p, struct server *s);
+/* Its server is logged in. */
+void pool_on_login_over(struct pool *p);
+void pool_on_server_closed(struct pool *p, bool was_opening);
 
 /* The server's login brought these. */
 void pool_learn_parameters(struct pool *p, struct server *s);
-/* The last attempt to log in failed, nothing is connected and the next one is not due yet. */
-bool pool_fails_fast(const struct pool *p);
+/* Takes over what a server told another worker. */
+void pool_sync_parameters(struct pool *p);
+/* The last attempt to log in failed, nothing is connected and the next one is not due yet: its
+ * error is appended to *why. */
+bool pool_fails_fast(const struct pool *p, struct text *why);
+/* The last attempt did not even get a connection. */
+bool pool_connect_failed(const struct pool *p);
 
-/* Closes idle servers beyond lifetime or idle time; keeps min_pool_size. Frees the pool when it has
- * been empty for pool_idle_timeout. */
+/* Closes idle servers beyond lifetime or idle time; keeps min_pool_size. */
 void pool_upkeep(struct pool *p);
 /* Marks all servers to be closed when free; idle ones are closed now. */
 void pool_retire_servers(struct pool *p, const char *reason);

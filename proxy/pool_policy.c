@@ -4,12 +4,10 @@ enum pool_open pool_policy_open(const struct pool_facts *f)
 {
     enum pool_open how = POOL_OPEN;
 
-    if (f->paused || f->waiting <= f->opening)
+    if (f->paused || f->rests || f->waiting <= 0)
         return POOL_OPEN_NOT;
-    /* One attempt at a time: a server that can't be reached is not asked by all at once. */
-    if (f->opening > 0)
-        return POOL_OPEN_NOT;
-    if (f->failed && f->since_failure_us < f->login_retry_us)
+    /* A server that can't be reached is not asked by all at once. */
+    if (f->opening > 0 && f->opening >= f->parallel)
         return POOL_OPEN_NOT;
     if (f->pool_size > 0 && f->servers >= f->pool_size) {
         if (f->servers >= f->pool_size + f->reserve_size ||

@@ -8,7 +8,8 @@
 struct pool_facts {
     int servers; /* in all states, opening ones too */
     int opening;
-    int waiting; /* clients that need a server */
+    int parallel; /* how many may be opened at the same time; 0 is 1 */
+    int waiting;  /* clients that need a server for which nothing is under way */
     int64_t longest_wait_us;
     int pool_size; /* 0: no limit */
     int reserve_size;
@@ -18,9 +19,7 @@ struct pool_facts {
     int user_servers;
     int user_limit;
     bool paused;
-    bool failed; /* the last attempt failed */
-    int64_t since_failure_us;
-    int64_t login_retry_us;
+    bool rests; /* the last attempt failed, and server_login_retry is not over */
 };
 
 enum pool_open {

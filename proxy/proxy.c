@@ -10,11 +10,16 @@
 #include "proxy/cancel.h"
 #include "proxy/client.h"
 #include "proxy/pool.h"
+#include "proxy/pool_common.h"
 #include "proxy/server.h"
 #include "proxy/view_service.h"
 #include "proxy/worker.h"
 
 #define UPKEEP_US 333000
+
+#define EACH_WORKER(p, w)                                                                          \
+    for (struct worker *const *w##_at = (p)->workers, *w;                                          \
+         w##_at < (p)->workers + (p)->n_workers && (w = *w##_at, true); w##_at++)
 
 /* A console command that waits. */
 struct admin_wait {
@@ -139,6 +144,7 @@ static struct database *database(struct proxy *p, struct str name)
     memcpy(db->name, name.ptr, name.len);
     db->is_auto = is_auto;
     list_init(&db->pools);
+    list_init(&db->commons);
     stats_window_init(&db->window, (int64_t)p->stats_at_us);
     set_entry(db, entry);
     map_insert(&p->databases, &db->node, str_hash(name));
@@ -194,8 +200,10 @@ void proxy_refresh_userlist(struct proxy *p)
         err_clear(&e);
         return;
     }
+    proxy_halt_workers(p);
     userlist_unref(p->userlist);
     p->userlist = u;
+    proxy_release_workers(p);
 }
 
 bool proxy_is_paused(const struct proxy *p, const struct database *db)
@@ -205,47 +213,115 @@ bool proxy_is_paused(const struct proxy *p, const struct database *db)
 
 /* ---- upkeep ----------------------------------------------------------------------------- */
 
-static bool in_use(const struct database *db)
+/* What nobody uses. Its connections for cancel requests are looked at while workers are halted. */
+static bool is_unused(const struct database *db)
 {
-    if (db->n_clients > 0 || db->n_servers > 0 || db->paused || db->disabled ||
-        db->views_installing)
-        return true;
+    return db->n_clients == 0 && db->n_servers == 0 && !db->paused && !db->disabled &&
+           !db->views_installing;
+}
+
+static bool has_cancels(const struct database *db)
+{
     LIST_FOREACH(&db->pools, n)
-    {
-        const struct pool *pool = LIST_ITEM(n, struct pool, database_node);
-        if (!list_is_empty(&pool->cancels))
-            return true;
-    }
+    if (!list_is_empty(&LIST_ITEM(n, struct pool, database_node)->cancels))
+        return true;
     return false;
 }
 
-static void upkeep(struct proxy *p)
+static bool is_over(uint64_t *idle_since_us, bool unused, uint64_t now, int64_t timeout_us)
 {
-    uint64_t now = p->workers[0]->now_us;
+    if (!unused)
+        *idle_since_us = 0;
+    else if (*idle_since_us == 0)
+        *idle_since_us = now;
+    return unused && timeout_us >= 0 && now - *idle_since_us >= (uint64_t)timeout_us;
+}
 
-    LIST_FOREACH(&p->database_list, dn)
+/* How long it may be unused; -1: for ever. */
+static int64_t database_timeout_us(const struct proxy *p, const struct database *db)
+{
+    if (db->entry == NULL)
+        return 0;
+    return db->is_auto && p->config->autodb_idle_timeout_us > 0 ? p->config->autodb_idle_timeout_us
+                                                                : -1;
+}
+
+static int64_t pool_timeout_us(const struct proxy *p)
+{
+    return p->config->pool_idle_timeout_us > 0 ? p->config->pool_idle_timeout_us : -1;
+}
+
+static bool pool_is_unused(const struct pool_common *c)
+{
+    return c->n_clients == 0 && c->servers == 0;
+}
+
+static void free_pools(struct proxy *p, struct database *db)
+{
+    LIST_FOREACH(&db->commons, n)
     {
-        struct database *db = LIST_ITEM(dn, struct database, list_node);
-        LIST_FOREACH(&db->pools, pn)
-        pool_upkeep(LIST_ITEM(pn, struct pool, database_node));
-        if (in_use(db)) {
-            db->idle_since_us = 0;
+        struct pool_common *c = LIST_ITEM(n, struct pool_common, database_node);
+        if (!is_over(&c->idle_since_us, pool_is_unused(c), p->workers[0]->now_us,
+                     pool_timeout_us(p)))
             continue;
+        log_line(p->log, LEVEL_LOG, "cleaning up idle pool for user %s on db %s", c->user->name,
+                 db->name);
+        LIST_FOREACH(&db->pools, pn)
+        {
+            struct pool *pool = LIST_ITEM(pn, struct pool, database_node);
+            if (pool->common == c)
+                pool_free(pool);
         }
-        if (db->idle_since_us == 0)
-            db->idle_since_us = now;
-        if (db->entry == NULL ||
-            (db->is_auto && p->config->autodb_idle_timeout_us > 0 &&
-             now - db->idle_since_us >= (uint64_t)p->config->autodb_idle_timeout_us))
-            database_free(p, db);
     }
 }
 
+/* Databases and pools that have not been used for long go, with all workers halted. */
+static void upkeep(struct proxy *p)
+{
+    uint64_t now = p->workers[0]->now_us;
+    bool any = false;
+
+    pthread_mutex_lock(&p->lock);
+    LIST_FOREACH(&p->database_list, dn)
+    {
+        struct database *db = LIST_ITEM(dn, struct database, list_node);
+        if (is_over(&db->idle_since_us, is_unused(db), now, database_timeout_us(p, db)))
+            any = true;
+        LIST_FOREACH(&db->commons, cn)
+        {
+            struct pool_common *c = LIST_ITEM(cn, struct pool_common, database_node);
+            if (is_over(&c->idle_since_us, pool_is_unused(c), now, pool_timeout_us(p)))
+                any = true;
+        }
+    }
+    pthread_mutex_unlock(&p->lock);
+    if (!any)
+        return;
+    proxy_halt_workers(p);
+    LIST_FOREACH(&p->database_list, dn)
+    {
+        struct database *db = LIST_ITEM(dn, struct database, list_node);
+        if (has_cancels(db))
+            continue;
+        if (is_over(&db->idle_since_us, is_unused(db), now, database_timeout_us(p, db)))
+            database_free(p, db);
+        else
+            free_pools(p, db);
+    }
+    proxy_release_workers(p);
+}
+
+/* Each worker sees to its pools, worker 0 to the rest. */
 static void on_upkeep(struct timer *t)
 {
     struct worker *w = (struct worker *)(void *)((char *)t - offsetof(struct worker, upkeep_timer));
 
-    upkeep(w->proxy);
+    LIST_FOREACH(&w->pools, n)
+    pool_upkeep(LIST_ITEM(n, struct pool, worker_node));
+    if (w->index == 0) {
+        proxy_refresh_userlist(w->proxy);
+        upkeep(w->proxy);
+    }
     timer_set(&w->timers, t, w->now_us + UPKEEP_US, on_upkeep);
 }
 
@@ -301,7 +377,8 @@ bool proxy_set_logging(struct proxy *p, struct err *e)
 
 static void remove_database(struct proxy *p, struct database *db)
 {
-    LIST_FOREACH(&p->workers[0]->clients, n)
+    EACH_WORKER(p, worker)
+    LIST_FOREACH(&worker->clients, n)
     {
         struct client *c = LIST_ITEM(n, struct client, worker_node);
         if (c->db == db)
@@ -342,7 +419,8 @@ void proxy_apply_config(struct proxy *p, struct config *config)
         }
     }
     config_unref(old);
-    LIST_FOREACH(&p->workers[0]->clients, n)
+    EACH_WORKER(p, worker)
+    LIST_FOREACH(&worker->clients, n)
     {
         struct client *c = LIST_ITEM(n, struct client, worker_node);
         if (c->state != CLIENT_CLOSED)
@@ -406,7 +484,8 @@ void proxy_resume(struct proxy *p, struct database *db)
     else
         p->paused = p->suspended = false;
     each_pool(p, db, serve, NULL);
-    LIST_FOREACH(&p->workers[0]->clients, n)
+    EACH_WORKER(p, worker)
+    LIST_FOREACH(&worker->clients, n)
     {
         struct client *c = LIST_ITEM(n, struct client, worker_node);
         conn_wake(&c->conn);
@@ -424,7 +503,8 @@ void proxy_kill(struct proxy *p, struct database *db)
         db->paused = true;
     else
         p->paused = true;
-    LIST_FOREACH(&p->workers[0]->clients, n)
+    EACH_WORKER(p, worker)
+    LIST_FOREACH(&worker->clients, n)
     {
         struct client *c = LIST_ITEM(n, struct client, worker_node);
         if (c->db != NULL && (db == NULL || c->db == db))
@@ -440,7 +520,8 @@ void proxy_suspend(struct proxy *p)
 
 bool proxy_is_pausing_done(const struct proxy *p, const struct database *db)
 {
-    LIST_FOREACH(&p->workers[0]->servers, n)
+    EACH_WORKER(p, worker)
+    LIST_FOREACH(&worker->servers, n)
     {
         const struct server *s = LIST_ITEM(n, struct server, worker_node);
         if (db == NULL || s->pool->db == db)
@@ -451,13 +532,19 @@ bool proxy_is_pausing_done(const struct proxy *p, const struct database *db)
 
 bool proxy_is_close_done(const struct proxy *p, const struct database *db)
 {
-    LIST_FOREACH(&p->workers[0]->servers, n)
+    EACH_WORKER(p, worker)
+    LIST_FOREACH(&worker->servers, n)
     {
         const struct server *s = LIST_ITEM(n, struct server, worker_node);
         if (s->retire && (db == NULL || s->pool->db == db))
             return false;
     }
     return true;
+}
+
+static void update_watches(struct proxy *p)
+{
+    p->watches = p->shutdown != SHUTDOWN_NONE || !list_is_empty(&p->admin_waits);
 }
 
 void proxy_shutdown(struct proxy *p, enum shutdown_mode mode)
@@ -470,10 +557,12 @@ void proxy_shutdown(struct proxy *p, enum shutdown_mode mode)
         return;
     }
     p->shutdown = mode;
+    update_watches(p);
     w->ops->listen_stop(w->io, true, false);
     if (mode == SHUTDOWN_WAIT_FOR_SERVERS) {
         p->paused = true;
-        LIST_FOREACH(&w->clients, n)
+        EACH_WORKER(p, worker)
+        LIST_FOREACH(&worker->clients, n)
         {
             struct client *c = LIST_ITEM(n, struct client, worker_node);
             if (c->state == CLIENT_WAITING || c->state == CLIENT_LOGIN_WAIT)
@@ -482,6 +571,24 @@ void proxy_shutdown(struct proxy *p, enum shutdown_mode mode)
         each_pool(p, NULL, pool_retire_servers, "server shutting down");
     }
     proxy_on_gone(p);
+}
+
+static int count_clients(const struct proxy *p)
+{
+    int n = 0;
+
+    EACH_WORKER(p, w)
+    n += (int)w->clients.count;
+    return n;
+}
+
+static int count_servers(const struct proxy *p)
+{
+    int n = 0;
+
+    EACH_WORKER(p, w)
+    n += (int)w->servers.count;
+    return n;
 }
 
 static bool wait_is_over(const struct proxy *p, const struct admin_wait *wait)
@@ -511,14 +618,21 @@ static bool wait_is_over(const struct proxy *p, const struct admin_wait *wait)
 static void complete_wait(struct proxy *p, struct admin_wait *wait, const struct err *e)
 {
     list_remove(&p->admin_waits, &wait->node);
+    update_watches(p);
     admin_complete(wait->session, e, &wait->client->conn.out);
     conn_flush(&wait->client->conn);
     conn_wake(&wait->client->conn);
     free(wait);
 }
 
-void proxy_on_gone(struct proxy *p)
+/* What waited until something is gone. On worker 0. */
+static void on_gone(struct worker *w0, struct letter *l)
 {
+    struct proxy *p = w0->proxy;
+
+    (void)l;
+    p->gone_posted = false;
+    proxy_halt_workers(p);
     LIST_FOREACH(&p->admin_waits, n)
     {
         struct admin_wait *wait = LIST_ITEM(n, struct admin_wait, node);
@@ -526,13 +640,19 @@ void proxy_on_gone(struct proxy *p)
             complete_wait(p, wait, NULL);
     }
     bool over =
-        (p->shutdown == SHUTDOWN_WAIT_FOR_CLIENTS &&
-         (int)p->workers[0]->clients.count - p->n_admin_clients <= 0) ||
-        (p->shutdown == SHUTDOWN_WAIT_FOR_SERVERS && list_is_empty(&p->workers[0]->servers));
+        (p->shutdown == SHUTDOWN_WAIT_FOR_CLIENTS && count_clients(p) - p->n_admin_clients <= 0) ||
+        (p->shutdown == SHUTDOWN_WAIT_FOR_SERVERS && count_servers(p) == 0);
     if (over && !p->ending) {
         p->ending = true;
-        p->workers[0]->ops->stop(p->workers[0]->io);
+        w0->ops->stop(w0->io);
     }
+    proxy_release_workers(p);
+}
+
+void proxy_on_gone(struct proxy *p)
+{
+    if (p->watches && !atomic_exchange(&p->gone_posted, true))
+        worker_post(p->workers[0], &p->gone_letter);
 }
 
 static struct admin_wait *find_wait(struct proxy *p, const struct admin_session *s)
@@ -552,6 +672,7 @@ void proxy_drop_admin_wait(struct proxy *p, const struct admin_session *s)
 
     if (wait != NULL) {
         list_remove(&p->admin_waits, &wait->node);
+        update_watches(p);
         free(wait);
     }
 }
@@ -624,51 +745,60 @@ static int count_state(const struct list *servers, bool canceled)
     return n;
 }
 
+/* One worker's share of a row of SHOW POOLS. */
+static void add_pool(const struct proxy *p, const struct pool *pool, struct admin_pool *row)
+{
+    uint64_t now = p->workers[0]->now_us;
+    int waiting = (int)(pool->waiting.count + pool->login_waiting.count + pool->replications.count);
+    struct list_node *first = list_first(&pool->waiting);
+    int used = 0;
+
+    if (first == NULL)
+        first = list_first(&pool->login_waiting);
+    LIST_FOREACH(&pool->idle, n)
+    {
+        const struct server *s = LIST_ITEM(n, struct server, pool_node);
+        used +=
+            s->cancels == 0 && now - s->used_at_us >= (uint64_t)p->config->server_check_delay_us;
+    }
+    row->cl_active += (int)pool->clients.count - waiting;
+    row->cl_waiting += waiting;
+    row->cl_active_cancel_req += (int)pool->cancels.count;
+    row->sv_active += (int)pool->active.count;
+    row->sv_active_cancel += (int)pool->cancels.count;
+    row->sv_being_canceled += count_state(&pool->idle, true);
+    row->sv_idle += count_state(&pool->idle, false) - used;
+    row->sv_used += used;
+    row->sv_tested += (int)pool->busy.count;
+    row->sv_login += (int)pool->opening.count;
+    if (first != NULL) {
+        const struct client *c = LIST_ITEM(first, struct client, wait_node);
+        int64_t wait_us = (int64_t)(now - c->waiting_since_us);
+        if (wait_us > row->maxwait_us)
+            row->maxwait_us = wait_us;
+    }
+}
+
 static void view_pools(void *core, struct admin_sink *sink)
 {
     struct proxy *p = core;
-    uint64_t now = p->workers[0]->now_us;
 
     LIST_FOREACH(&p->database_list, dn)
     {
         const struct database *db = LIST_ITEM(dn, struct database, list_node);
         if (db->entry == NULL)
             continue;
-        LIST_FOREACH(&db->pools, pn)
+        LIST_FOREACH(&db->commons, cn)
         {
-            const struct pool *pool = LIST_ITEM(pn, struct pool, database_node);
-            int waiting =
-                (int)(pool->waiting.count + pool->login_waiting.count + pool->replications.count);
-            struct list_node *first = list_first(&pool->waiting);
-            int used = 0;
-            if (first == NULL)
-                first = list_first(&pool->login_waiting);
-            LIST_FOREACH(&pool->idle, sn)
-            {
-                const struct server *s = LIST_ITEM(sn, struct server, pool_node);
-                used += s->cancels == 0 &&
-                        now - s->used_at_us >= (uint64_t)p->config->server_check_delay_us;
-            }
+            const struct pool_common *c = LIST_ITEM(cn, struct pool_common, database_node);
             struct admin_pool row = {
                 .database = db->name,
-                .user = pool->user->name,
+                .user = c->user->name,
                 .entry = db->entry,
-                .cl_active = (int)pool->clients.count - waiting,
-                .cl_waiting = waiting,
-                .cl_active_cancel_req = (int)pool->cancels.count,
-                .sv_active = (int)pool->active.count,
-                .sv_active_cancel = (int)pool->cancels.count,
-                .sv_being_canceled = count_state(&pool->idle, true),
-                .sv_idle = count_state(&pool->idle, false) - used,
-                .sv_used = used,
-                .sv_tested = (int)pool->busy.count,
-                .sv_login = (int)pool->opening.count,
-                .maxwait_us =
-                    first != NULL
-                        ? (int64_t)(now -
-                                    LIST_ITEM(first, struct client, wait_node)->waiting_since_us)
-                        : 0,
             };
+            for (int i = 0; i < c->n_parts; i++)
+                if (c->parts[i].pool != NULL)
+                    add_pool(p, c->parts[i].pool, &row);
             admin_put_pool(sink, &row);
         }
     }
@@ -685,7 +815,8 @@ static void view_clients(void *core, struct admin_sink *sink)
     struct proxy *p = core;
     const struct worker *w = p->workers[0];
 
-    LIST_FOREACH(&w->clients, n)
+    EACH_WORKER(p, worker)
+    LIST_FOREACH(&worker->clients, n)
     {
         const struct client *c = LIST_ITEM(n, struct client, worker_node);
         struct address local = conn_local(&c->conn);
@@ -722,7 +853,8 @@ static void view_servers(void *core, struct admin_sink *sink)
     struct proxy *p = core;
     const struct worker *w = p->workers[0];
 
-    LIST_FOREACH(&w->servers, n)
+    EACH_WORKER(p, worker)
+    LIST_FOREACH(&worker->servers, n)
     {
         const struct server *s = LIST_ITEM(n, struct server, worker_node);
         struct address local = conn_local(&s->conn);
@@ -768,11 +900,12 @@ static struct admin_totals view_totals(void *core)
         .active = !p->paused && !p->suspended,
         .paused = p->paused && !p->suspended,
         .suspended = p->suspended,
-        .used_clients = (int)p->workers[0]->clients.count,
-        .used_servers = (int)p->workers[0]->servers.count,
+        .used_clients = count_clients(p),
+        .used_servers = count_servers(p),
     };
 
-    LIST_FOREACH(&p->workers[0]->clients, n)
+    EACH_WORKER(p, worker)
+    LIST_FOREACH(&worker->clients, n)
     {
         const struct client *c = LIST_ITEM(n, struct client, worker_node);
         t.login_clients +=
@@ -783,7 +916,8 @@ static struct admin_totals view_totals(void *core)
 
 static struct client *client_of_session(struct proxy *p, const struct admin_session *s)
 {
-    LIST_FOREACH(&p->workers[0]->clients, n)
+    EACH_WORKER(p, worker)
+    LIST_FOREACH(&worker->clients, n)
     {
         struct client *c = LIST_ITEM(n, struct client, worker_node);
         if (c->admin == s)
@@ -805,6 +939,7 @@ static enum admin_result wait_for(struct proxy *p, struct admin_session *session
     wait->verb = verb;
     wait->db = db;
     list_append(&p->admin_waits, &wait->node);
+    update_watches(p);
     return ADMIN_WAITS;
 }
 
@@ -860,7 +995,8 @@ static enum admin_result view_perform(void *core, struct admin_session *session,
         proxy_suspend(p);
         return ADMIN_DONE;
     case ADMIN_KILL_CLIENT: {
-        LIST_FOREACH(&p->workers[0]->clients, n)
+        EACH_WORKER(p, worker)
+        LIST_FOREACH(&worker->clients, n)
         {
             struct client *c = LIST_ITEM(n, struct client, worker_node);
             if (c->id == command->id) {
@@ -922,6 +1058,7 @@ struct proxy *proxy_new(struct config *config, struct userlist *userlist, struct
     map_init(&p->users);
     map_init(&p->cancel_keys);
     list_init(&p->admin_waits);
+    p->gone_letter.deliver = on_gone;
     p->admin_view = (struct admin_view){
         .core = p,
         .version = PGTRICKLE_VERSION,
@@ -942,7 +1079,8 @@ struct proxy *proxy_new(struct config *config, struct userlist *userlist, struct
     stats_window_init(&p->admin_window, (int64_t)now_us);
     ops->random(w->io, p->mock_key, sizeof(p->mock_key));
     ops->random(w->io, &p->cancel_secret, sizeof(p->cancel_secret));
-    timer_set(&w->timers, &w->upkeep_timer, now_us + UPKEEP_US, on_upkeep);
+    EACH_WORKER(p, worker)
+    timer_set(&worker->timers, &worker->upkeep_timer, now_us + UPKEEP_US, on_upkeep);
     timer_set(&w->timers, &w->stats_timer,
               now_us + (uint64_t)(config->stats_period_us > 0 ? config->stats_period_us : 60000000),
               on_stats);
@@ -955,19 +1093,32 @@ struct proxy *proxy_new(struct config *config, struct userlist *userlist, struct
     return p;
 }
 
+struct worker *proxy_least_loaded(struct proxy *p)
+{
+    struct worker *least = p->workers[0];
+
+    EACH_WORKER(p, w)
+    if (w->load < least->load)
+        least = w;
+    return least;
+}
+
 void proxy_close_all(struct proxy *p)
 {
-    struct worker *w = p->workers[0];
     struct list_node *n;
 
     p->paused = true;
     p->ending = true;
-    while ((n = list_first(&w->clients)) != NULL)
-        client_close(LIST_ITEM(n, struct client, worker_node), "pooler is shutting down");
-    LIST_FOREACH(&w->servers, sn)
+    proxy_deliver_letters(p);
+    EACH_WORKER(p, w)
     {
-        struct server *s = LIST_ITEM(sn, struct server, worker_node);
-        server_close(s, "server shutting down");
+        while ((n = list_first(&w->clients)) != NULL)
+            client_close(LIST_ITEM(n, struct client, worker_node), "pooler is shutting down");
+        LIST_FOREACH(&w->servers, sn)
+        {
+            struct server *s = LIST_ITEM(sn, struct server, worker_node);
+            server_close(s, "server shutting down");
+        }
     }
     LIST_FOREACH(&p->database_list, dn)
     {
@@ -975,6 +1126,8 @@ void proxy_close_all(struct proxy *p)
         LIST_FOREACH(&db->pools, pn)
         cancel_close_all(LIST_ITEM(pn, struct pool, database_node));
     }
+    proxy_deliver_letters(p);
+    EACH_WORKER(p, w)
     worker_settle(w);
 }
 

@@ -68,6 +68,7 @@ struct database {
     atomic_int n_clients; /* logged in or on their way */
     atomic_int n_servers;
     struct list pools;       /* struct pool.database_node, of all workers; under proxy.lock */
+    struct list commons;     /* struct pool_common.database_node; under proxy.lock */
     struct stats past_stats; /* of pools that are gone; see proxy_database_stats */
     struct stats_window window;
     uint64_t idle_since_us; /* is_auto: since when nothing uses it; 0: in use */
@@ -132,7 +133,10 @@ struct proxy {
     struct stats admin_stats;
     struct stats_window admin_window;
     int n_admin_clients;
-    struct list admin_waits;    /* struct admin_wait */
+    struct list admin_waits; /* struct admin_wait */
+    atomic_bool watches;     /* one of those, or a shutdown, waits until something is gone */
+    atomic_bool gone_posted; /* gone_letter is on its way to worker 0 */
+    struct letter gone_letter;
     struct view_service *views; /* NULL: no stream tables (tests) */
     unsigned char mock_key[32]; /* makes the salts of users that do not exist */
 };
@@ -148,8 +152,11 @@ struct worker {
     uint64_t now_us;      /* monotonic, set by the world before each event */
     int64_t wall_base_us; /* wall clock = wall_base_us + now_us */
     struct timers timers;
+    atomic_int load;           /* clients, and those on their way */
     struct list clients;       /* struct client.worker_node */
     struct list servers;       /* struct server.worker_node */
+    struct list pools;         /* struct pool.worker_node */
+    struct list leaving;       /* struct client_move.node */
     struct list wakes;         /* conns whose input can go on */
     struct list sends;         /* conns with output to hand over */
     struct list dead;          /* closed conns, freed by worker_settle */
@@ -169,6 +176,8 @@ void proxy_close_all(struct proxy *p);
 /* After proxy_close_all, with no job left. */
 void proxy_free(struct proxy *p);
 
+/* Who takes the next client: the one with fewest. */
+struct worker *proxy_least_loaded(struct proxy *p);
 /* From any thread: l is delivered on the thread of `to`. */
 void worker_post(struct worker *to, struct letter *l);
 /* Delivers what was posted; for the world, after io_ops.wake. True when there was something. */
@@ -203,8 +212,8 @@ void proxy_suspend(struct proxy *p);
 bool proxy_is_pausing_done(const struct proxy *p, const struct database *db);
 bool proxy_is_close_done(const struct proxy *p, const struct database *db);
 
-/* Looks what waits for something: a shutdown that is over, a console command that is. Called when a
- * server or a client went away. */
+/* A server or a client went away, on any worker: worker 0 will look what waits for that (a
+ * shutdown, a console command). */
 void proxy_on_gone(struct proxy *p);
 
 /* The console's command wait is dropped with its session. */

@@ -234,6 +234,7 @@ struct server *server_open(struct pool *p, bool from_reserve, struct client *for
     s->pool = p;
     s->id = proxy_next_id(proxy);
     s->from_reserve = from_reserve;
+    s->opening = true;
     s->tx_status = STATUS_IDLE;
     wire_reader_init(&s->reader, SENT_BY_BACKEND, WHOLE_MAX);
     server_statements_init(&s->statements);
@@ -248,14 +249,12 @@ struct server *server_open(struct pool *p, bool from_reserve, struct client *for
     }
     list_append(list_of(s, s->state), &s->pool_node);
     list_append(&w->servers, &s->worker_node);
-    p->db->n_servers++;
-    p->user->n_servers++;
 
     if (entry->n_hosts > 0) {
         pthread_mutex_lock(&proxy->lock);
         int i = p->db->next_host % (int)entry->n_hosts;
         host = entry->hosts[i];
-        if (entry->load_balance_hosts != LOAD_BALANCE_HOSTS_DISABLE || p->last_connect_failed)
+        if (entry->load_balance_hosts != LOAD_BALANCE_HOSTS_DISABLE || pool_connect_failed(p))
             i++;
         p->db->next_host = i;
         pthread_mutex_unlock(&proxy->lock);
@@ -270,6 +269,28 @@ struct server *server_open(struct pool *p, bool from_reserve, struct client *for
                   on_connect_timeout);
     conn_connect(&s->conn, &to);
     return s;
+}
+
+static void arrive(struct worker *w, struct letter *l)
+{
+    struct server *s = (struct server *)(void *)((char *)l - offsetof(struct server, letter));
+
+    list_append(&s->pool->idle, &s->pool_node);
+    list_append(&w->servers, &s->worker_node);
+    conn_arrive(&s->conn, w);
+    pool_on_server_arrived(s->pool, s);
+}
+
+void server_send(struct server *s, struct pool *to)
+{
+    struct worker *w = s->conn.worker;
+
+    list_remove(&s->pool->idle, &s->pool_node);
+    list_remove(&w->servers, &s->worker_node);
+    conn_depart(&s->conn);
+    s->pool = to;
+    s->letter.deliver = arrive;
+    worker_post(to->worker, &s->letter);
 }
 
 void server_close(struct server *s, const char *reason)
@@ -296,14 +317,12 @@ void server_close(struct server *s, const char *reason)
     }
     move(s, SERVER_CLOSED);
     list_remove(&w->servers, &s->worker_node);
-    p->db->n_servers--;
-    p->user->n_servers--;
     cancel_forget_server(p, s);
     while (s->owed.count > 0)
         owed_pop(s);
     s->client = NULL;
     conn_close(&s->conn);
-    pool_on_server_closed(p);
+    pool_on_server_closed(p, s->opening);
 }
 
 static void server_free(struct conn *c)
@@ -430,6 +449,8 @@ static void finish_login(struct server *s)
     timer_unset(&s->conn.worker->timers, &s->timer);
     scram_client_free(s->scram);
     s->scram = NULL;
+    s->opening = false;
+    pool_on_login_over(s->pool);
     if (s->replication != REPLICATION_NONE) {
         move(s, SERVER_IN_USE);
         client_on_replication_ready(s->client);

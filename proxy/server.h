@@ -89,10 +89,12 @@ struct server {
     struct pool *pool;
     struct list_node pool_node; /* in the list of the pool that fits the state */
     struct list_node worker_node;
+    struct letter letter; /* on its way to another worker */
     uint64_t id;
     enum server_state state;
     struct client *client; /* IN_USE, SYNCING; of a replication connection always */
     enum replication replication;
+    bool opening;       /* counted as such in its pool's common */
     struct timer timer; /* connect, login, probe */
     uint64_t connected_at_us;
     uint64_t used_at_us; /* last change of state */
@@ -125,10 +127,11 @@ struct server {
     bool connect_query_sent;
 };
 
-/* Opens a connection for the pool. */
-/* for_client: a replication connection, to which the server belongs from now to its end; or NULL.
- */
+/* Opens a connection for the pool, which has a place for it (proxy/pool_common.h). for_client: a
+ * replication connection, to which the server belongs from now to its end; or NULL. */
 struct server *server_open(struct pool *p, bool from_reserve, struct client *for_client);
+/* An idle one goes to the same pool of another worker: it is out of this one's hands at once. */
+void server_send(struct server *s, struct pool *to);
 /* Takes the server out of the pool and closes it; its client, if any, must have been unlinked. */
 void server_close(struct server *s, const char *reason);
 /* Takes the client off and closes; the client is told the reason. */

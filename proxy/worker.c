@@ -23,6 +23,8 @@ struct worker *worker_new(struct proxy *p, int index, const struct io_ops *ops, 
     list_init(&w->sends);
     list_init(&w->dead);
     list_init(&w->views_waiting);
+    list_init(&w->leaving);
+    list_init(&w->pools);
     return w;
 }
 
@@ -77,21 +79,24 @@ bool worker_run_letters(struct worker *w)
 
 /* ---- the world stands still ------------------------------------------------------------- */
 
-void proxy_halt_workers(struct proxy *p)
+void proxy_deliver_letters(struct proxy *p)
 {
-    struct worker *w = p->workers[0];
-
-    if (p->halted++ > 0 || p->n_workers == 1)
-        return;
-    w->ops->halt(w->io);
-    /* What is under way between workers arrives now: nothing is in two places, or in none. */
     for (bool any = true; any;) {
         any = false;
         for (int i = 0; i < p->n_workers; i++) {
-            p->workers[i]->now_us = w->now_us;
+            p->workers[i]->now_us = p->workers[0]->now_us;
             any = worker_run_letters(p->workers[i]) || any;
         }
     }
+}
+
+void proxy_halt_workers(struct proxy *p)
+{
+    if (p->halted++ > 0 || p->n_workers == 1)
+        return;
+    p->workers[0]->ops->halt(p->workers[0]->io);
+    /* What is under way between workers arrives now: nothing is in two places, or in none. */
+    proxy_deliver_letters(p);
 }
 
 void proxy_release_workers(struct proxy *p)

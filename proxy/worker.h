@@ -8,4 +8,8 @@ struct worker *worker_new(struct proxy *p, int index, const struct io_ops *ops, 
                           uint64_t now_us, int64_t wall_us);
 void worker_free(struct worker *w); /* no conn and no letter may be left */
 
+/* All workers' letters, and those that these write, on the caller's thread: the others are halted
+ * or their threads have ended. */
+void proxy_deliver_letters(struct proxy *p);
+
 #endif

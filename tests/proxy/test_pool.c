@@ -14,13 +14,17 @@
 
 #define USERS "\"ann\" \"secret\"\n\"bob\" \"secret\"\n"
 
-static void test_one_server_is_opened_at_a_time(void **state)
+static void test_as_many_are_opened_at_a_time_as_may_be(void **state)
 {
     struct pool_facts f = { .waiting = 5, .pool_size = 10 };
 
     (void)state;
     assert_int_equal(pool_policy_open(&f), POOL_OPEN);
     f.opening = f.servers = 1;
+    assert_int_equal(pool_policy_open(&f), POOL_OPEN_NOT);
+    f.parallel = 2;
+    assert_int_equal(pool_policy_open(&f), POOL_OPEN);
+    f.opening = f.servers = 2;
     assert_int_equal(pool_policy_open(&f), POOL_OPEN_NOT);
     f.waiting = 0;
     f.opening = f.servers = 0;
@@ -43,12 +47,11 @@ static void test_the_reserve_opens_for_old_waiters_only(void **state)
 
 static void test_failure_pauses_attempts(void **state)
 {
-    struct pool_facts f = { .waiting = 1, .failed = true, .login_retry_us = 100 };
+    struct pool_facts f = { .waiting = 1, .rests = true };
 
     (void)state;
-    f.since_failure_us = 99;
     assert_int_equal(pool_policy_open(&f), POOL_OPEN_NOT);
-    f.since_failure_us = 100;
+    f.rests = false;
     assert_int_equal(pool_policy_open(&f), POOL_OPEN);
     f.paused = true;
     assert_int_equal(pool_policy_open(&f), POOL_OPEN_NOT);
@@ -208,7 +211,7 @@ static void test_round_robin_takes_the_longest_idle(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_one_server_is_opened_at_a_time),
+        cmocka_unit_test(test_as_many_are_opened_at_a_time_as_may_be),
         cmocka_unit_test(test_the_reserve_opens_for_old_waiters_only),
         cmocka_unit_test(test_failure_pauses_attempts),
         cmocka_unit_test(test_limits_ask_for_eviction),
