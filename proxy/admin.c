@@ -209,6 +209,8 @@ static bool parse_shutdown(struct str rest, struct request *out)
         out->command.verb = ADMIN_SHUTDOWN_WAIT_FOR_SERVERS;
     else if (str_equal_nocase(mode, STR("WAIT_FOR_CLIENTS")))
         out->command.verb = ADMIN_SHUTDOWN_WAIT_FOR_CLIENTS;
+    else if (str_equal_nocase(mode, STR("WAIT_FOR_TRANSACTIONS")))
+        out->command.verb = ADMIN_SHUTDOWN_WAIT_FOR_TRANSACTIONS;
     else
         return false;
     return true;
@@ -430,7 +432,7 @@ static void put_help(struct bytequeue *out)
                                "\n\tKILL_CLIENT <client_id>"
                                "\n\tSUSPEND"
                                "\n\tSHUTDOWN"
-                               "\n\tSHUTDOWN WAIT_FOR_SERVERS|WAIT_FOR_CLIENTS"
+                               "\n\tSHUTDOWN WAIT_FOR_SERVERS|WAIT_FOR_CLIENTS|WAIT_FOR_TRANSACTIONS"
                                "\n\tWAIT_CLOSE [<db>]";
     const struct {
         char field;

@@ -152,6 +152,7 @@ enum admin_verb {
     ADMIN_SHUTDOWN, /* at once */
     ADMIN_SHUTDOWN_WAIT_FOR_SERVERS,
     ADMIN_SHUTDOWN_WAIT_FOR_CLIENTS,
+    ADMIN_SHUTDOWN_WAIT_FOR_TRANSACTIONS,
     ADMIN_SET, /* key, value */
 };
 

@@ -1407,6 +1407,38 @@ void client_on_batch_done(struct client *c)
         if (c->lend != NULL && s->owed.count == 0)
             lending_on_quiet(c);
     }
+    if (proxy_of(c)->draining)
+        client_end_at_boundary(c);
+}
+
+/* Between two transactions, with nothing of the client's own under way. */
+static bool is_at_boundary(const struct client *c)
+{
+    const struct server *s = c->server;
+
+    switch (c->state) {
+    case CLIENT_IDLE:
+    case CLIENT_WAITING:
+    case CLIENT_LOGIN_WAIT:
+        return true;
+    case CLIENT_ACTIVE:
+        return s->state == SERVER_IN_USE && server_is_clean(s) &&
+               bytequeue_len(&s->conn.out) == 0 && c->lend == NULL && !c->lend_block &&
+               wire_reader_is_between(&c->reader);
+    case CLIENT_STARTUP: /* told so when it has proved who it is */
+    case CLIENT_AUTH:
+    case CLIENT_CONSOLE:
+    case CLIENT_CANCELING:
+    case CLIENT_CLOSED:
+        break;
+    }
+    return false;
+}
+
+void client_end_at_boundary(struct client *c)
+{
+    if (is_at_boundary(c))
+        client_fail(c, "57P01", "terminating connection due to administrator command");
 }
 
 void client_on_quiet(struct client *c)
@@ -1422,6 +1454,8 @@ void client_on_request_mark(struct client *c)
 void client_on_lend_done(struct client *c)
 {
     conn_wake(&c->conn);
+    if (proxy_of(c)->draining)
+        client_end_at_boundary(c);
 }
 
 void client_on_installed(struct client *c, const struct err *e)

@@ -146,6 +146,9 @@ void client_on_lend_done(struct client *c);
 void client_on_installed(struct client *c, const struct err *e);
 /* A CancelRequest while it waits for a server. */
 void client_on_cancel_while_waiting(struct client *c);
+/* Sends it away (57P01) if it is in no transaction; for a shutdown, which comes back to it in
+ * client_on_batch_done. */
+void client_end_at_boundary(struct client *c);
 /* RELOAD, or a change of state: sets the deadline. */
 void client_update_timer(struct client *c);
 

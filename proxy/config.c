@@ -31,6 +31,9 @@ static const char *const auth_type_words[] = { "any",  "trust", "plain", "md5", 
                                                "cert", "hba",   "ldap",  "pam", NULL };
 static const char *const sslmode_words[] = { "disable",   "allow",       "prefer", "require",
                                              "verify-ca", "verify-full", NULL };
+/* Of SHUTDOWN_NONE + 1 on. */
+static const char *const shutdown_mode_words[] = { "wait_for_clients", "wait_for_servers",
+                                                   "wait_for_transactions", "immediate", NULL };
 static const char *const load_balance_hosts_words[] = { "round-robin", "disable", NULL };
 static const char *const session_state_words[] = { "pin", "error", "ignore", NULL };
 
@@ -70,6 +73,7 @@ enum key_kind {
     KEY_POOL_MODE,
     KEY_AUTH_TYPE,
     KEY_SSLMODE,
+    KEY_SHUTDOWN_MODE,
     KEY_TLS_PROTOCOLS,
     KEY_SYSLOG_FACILITY,
     KEY_LOAD_BALANCE_HOSTS,
@@ -97,6 +101,7 @@ struct key {
 #define FIELD_NAME_POOL_MODE(name) name
 #define FIELD_NAME_AUTH_TYPE(name) name
 #define FIELD_NAME_SSLMODE(name) name
+#define FIELD_NAME_SHUTDOWN_MODE(name) name
 #define FIELD_NAME_TLS_PROTOCOLS(name) name
 #define FIELD_NAME_SYSLOG_FACILITY(name) name
 #define FIELD_NAME_LOAD_BALANCE_HOSTS(name) name
@@ -312,6 +317,11 @@ static bool set_field(void *object, const struct key *k, const char *text, bool 
             break;
         *(enum sslmode *)field = (enum sslmode)word;
         return true;
+    case KEY_SHUTDOWN_MODE:
+        if (!parse_word(text, shutdown_mode_words, &word, &why))
+            break;
+        *(enum shutdown_mode *)field = (enum shutdown_mode)(word + 1);
+        return true;
     case KEY_LOAD_BALANCE_HOSTS:
         if (!parse_word(text, load_balance_hosts_words, &word, &why))
             break;
@@ -356,6 +366,9 @@ static void unset_field(void *object, const struct key *k)
     case KEY_SSLMODE:
         *(enum sslmode *)field = SSLMODE_DISABLE;
         return;
+    case KEY_SHUTDOWN_MODE:
+        *(enum shutdown_mode *)field = SHUTDOWN_NONE;
+        return;
     case KEY_LOAD_BALANCE_HOSTS:
         *(enum load_balance_hosts *)field = LOAD_BALANCE_HOSTS_UNSET;
         return;
@@ -387,6 +400,8 @@ static const char *show_field(const void *object, const struct key *k, struct ar
         return auth_type_name(*(const enum auth_type *)field);
     case KEY_SSLMODE:
         return sslmode_name(*(const enum sslmode *)field);
+    case KEY_SHUTDOWN_MODE:
+        return shutdown_mode_words[*(const enum shutdown_mode *)field - 1];
     case KEY_LOAD_BALANCE_HOSTS:
         return load_balance_hosts_name(*(const enum load_balance_hosts *)field);
     case KEY_SESSION_STATE:
@@ -420,6 +435,8 @@ static size_t field_size(const struct key *k)
         return sizeof(enum auth_type);
     case KEY_SSLMODE:
         return sizeof(enum sslmode);
+    case KEY_SHUTDOWN_MODE:
+        return sizeof(enum shutdown_mode);
     case KEY_LOAD_BALANCE_HOSTS:
         return sizeof(enum load_balance_hosts);
     case KEY_SESSION_STATE:

@@ -28,6 +28,15 @@ enum pool_mode {
     POOL_MODE_UNSET, /* in entries only */
 };
 
+/* How the process stops. The last two words of a console's SHUTDOWN, and what SIGTERM does. */
+enum shutdown_mode {
+    SHUTDOWN_NONE,
+    SHUTDOWN_WAIT_FOR_CLIENTS,      /* until they hang up */
+    SHUTDOWN_WAIT_FOR_SERVERS,      /* PAUSE, until all servers are released */
+    SHUTDOWN_WAIT_FOR_TRANSACTIONS, /* each client is sent away when its transaction is over */
+    SHUTDOWN_NOW,
+};
+
 enum auth_type {
     AUTH_TYPE_ANY,
     AUTH_TYPE_TRUST,
@@ -71,6 +80,7 @@ enum session_state {
 #define CONFIG_FIELD_POOL_MODE(name) enum pool_mode name;
 #define CONFIG_FIELD_AUTH_TYPE(name) enum auth_type name;
 #define CONFIG_FIELD_SSLMODE(name) enum sslmode name;
+#define CONFIG_FIELD_SHUTDOWN_MODE(name) enum shutdown_mode name;
 #define CONFIG_FIELD_TLS_PROTOCOLS(name) const char *name;
 #define CONFIG_FIELD_SYSLOG_FACILITY(name) const char *name;
 #define CONFIG_FIELD_LOAD_BALANCE_HOSTS(name) enum load_balance_hosts name;

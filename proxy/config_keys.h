@@ -4,7 +4,7 @@
  * CONFIG_KEYS(X): section [pgtrickle] or [pgbouncer].
  *     X(kind, name, default, when, help)
  *     kind: STRING, INT, BOOL, TIME (seconds in the file, microseconds in field name_us),
- *           or an enumeration (POOL_MODE, AUTH_TYPE, SSLMODE, OCTAL is an int in octal).
+ *           or an enumeration (POOL_MODE, AUTH_TYPE, SSLMODE, SHUTDOWN_MODE, OCTAL is an int in octal).
  *     when: RELOAD can change while running, BOOT is read at start only.
  * CONFIG_DATABASE_KEYS(X), CONFIG_USER_KEYS(X), CONFIG_PEER_KEYS(X): the words of a connection
  *     string.  X(kind, name, help). Numbers and times that are not given are -1, strings NULL.
@@ -43,6 +43,7 @@
     X(TIME, dns_max_ttl, "15", RELOAD, "How long an address of a host is remembered")                \
     X(TIME, dns_nxdomain_ttl, "15", RELOAD, "How long it is remembered that a host is unknown")      \
     X(TIME, dns_zone_check_period, "0", RELOAD, "How often the serial of a DNS zone is read")        \
+    X(TIME, drain_timeout, "60", RELOAD, "Longest wait for transactions when clients are sent away; 0: no limit") \
     X(INT, dvm_max_workers, "4", RELOAD, "Refreshes of stream tables that run at the same time")     \
     X(STRING, dvm_password, "", RELOAD, "Password of dvm_user")                                      \
     X(INT, dvm_scheduler_interval_ms, "1000", RELOAD, "How often the scheduler looks for stream tables that are due, in milliseconds") \
@@ -101,6 +102,7 @@
     X(TLS_PROTOCOLS, server_tls_protocols, "secure", RELOAD, "TLS versions towards servers")         \
     X(SSLMODE, server_tls_sslmode, "prefer", RELOAD, "TLS towards servers")                          \
     X(SESSION_STATE, session_state, "pin", RELOAD, "State that cannot follow a client in transaction mode: pin its server, error, or ignore") \
+    X(SHUTDOWN_MODE, shutdown_mode, "wait_for_clients", RELOAD, "What SIGTERM does: wait_for_clients, wait_for_servers, wait_for_transactions, immediate") \
     X(BOOL, so_reuseport, "0", BOOT, "SO_REUSEPORT on TCP listeners")                                \
     X(TIME, stats_period, "60", RELOAD, "Averaging window of SHOW STATS, and how often it is logged") \
     X(STRING, stats_users, "", RELOAD, "Users with a read-only console (comma list)")                \
@@ -156,8 +158,7 @@
     X(server_tls_cert_file)                                                                         \
     X(server_tls_ciphers)                                                                           \
     X(server_tls_key_file)                                                                          \
-    X(server_tls_protocols)                                                                         \
-    X(suspend_timeout)
+    X(server_tls_protocols)
 
 /* PgBouncer's: honours expiry and NOLOGIN. */
 #define CONFIG_AUTH_QUERY_DEFAULT                                                                   \

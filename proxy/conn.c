@@ -35,7 +35,7 @@ struct address conn_local(const struct conn *c)
 
 static void update_reading(struct conn *c)
 {
-    bool want = !c->closed && !c->paused && c->socket != NULL &&
+    bool want = !c->closed && !c->paused && !c->stopped && c->socket != NULL &&
                 (!c->held || bytequeue_len(&c->in) < CONN_HELD_MAX);
 
     if (want != c->reading) {
@@ -77,6 +77,16 @@ void conn_pause(struct conn *c, bool paused)
         return;
     c->paused = paused;
     if (!paused)
+        conn_wake(c);
+    update_reading(c);
+}
+
+void conn_stop(struct conn *c, bool stopped)
+{
+    if (c->stopped == stopped)
+        return;
+    c->stopped = stopped;
+    if (!stopped)
         conn_wake(c);
     update_reading(c);
 }
@@ -127,7 +137,7 @@ void conn_arrive(struct conn *c, struct worker *w)
 
 void conn_run(struct conn *c)
 {
-    if (c->closed || c->paused)
+    if (c->closed || c->paused || c->stopped)
         return;
     struct str bytes = bytequeue_str(&c->in);
     c->held = false;
@@ -141,7 +151,7 @@ void conn_run(struct conn *c)
 
 void conn_on_bytes(struct conn *c, const char *bytes, size_t n)
 {
-    if (bytequeue_len(&c->in) > 0 || c->paused) {
+    if (bytequeue_len(&c->in) > 0 || c->paused || c->stopped) {
         bytequeue_put(&c->in, bytes, n);
         if (!list_node_is_linked(&c->wake_node))
             conn_run(c);

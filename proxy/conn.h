@@ -63,6 +63,7 @@ struct conn {
     struct list_node wake_node; /* worker.wakes; closed: worker.dead */
     struct list_node send_node;
     bool paused;   /* the owner does not want to read */
+    bool stopped;  /* SUSPEND: nobody reads, whatever the owner wants */
     bool held;     /* on_bytes left bytes because it has to wait, not because more are needed */
     bool reading;  /* what the world was told */
     bool was_full; /* on_room is owed */
@@ -108,6 +109,10 @@ struct io_ops {
     void (*halt)(struct io *io);
     void (*release)(struct io *io);
     void (*listen_stop)(struct io *io, bool tcp, bool unix_socket);
+    void (*listen_pause)(struct io *io, bool paused); /* connections wait in the kernel */
+    void (*configured)(struct io *io); /* proxy.config is another */
+    /* For the service manager: lines as sd_notify(3) has them. */
+    void (*notify)(struct io *io, const char *text);
 };
 
 void conn_init(struct conn *c, struct worker *w, const struct conn_ops *ops);
@@ -123,6 +128,7 @@ void conn_send(struct conn *c, const void *bytes, size_t n);
 void conn_flush(struct conn *c);
 void conn_wake(struct conn *c);
 void conn_pause(struct conn *c, bool paused);
+void conn_stop(struct conn *c, bool stopped);
 /* Too much waits to be sent: stop sending until on_room. */
 static inline bool conn_is_full(struct conn *c)
 {

@@ -1,95 +1,25 @@
 /* pgtrickle: arguments, configuration, the real world, run. */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <grp.h>
 #include <pwd.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "proxy/config.h"
+#include "proxy/io/listen.h"
 #include "proxy/io/loop.h"
+#include "proxy/io/systemd.h"
+#include "proxy/options.h"
+#include "proxy/pidfile.h"
 #include "proxy/proxy.h"
 #include "proxy/userlist.h"
 #include "proxy/view_service.h"
-
-struct options {
-    bool daemon;
-    bool quiet;
-    int verbose;
-    const char *user;
-    const char *config;
-};
-
-static void print_help(FILE *to)
-{
-    fputs("pgtrickle: a PostgreSQL pooler that keeps stream tables up to date\n"
-          "Usage:\n"
-          "  pgtrickle [OPTION]... CONFIG_FILE\n"
-          "\n"
-          "Options:\n"
-          "  -d, --daemon           run in the background (needs pidfile)\n"
-          "  -q, --quiet            no log on stderr\n"
-          "  -u, --user=USERNAME    become this user\n"
-          "  -v, --verbose          log more; may be repeated\n"
-          "  -V, --version          show the version\n"
-          "  -h, --help             show this help\n",
-          to);
-}
-
-/* Exits for --help and --version, and with 1 for what is not understood. */
-static struct options parse_arguments(int argc, char **argv)
-{
-    static const struct option longs[] = {
-        { "daemon", no_argument, NULL, 'd' },
-        { "quiet", no_argument, NULL, 'q' },
-        { "user", required_argument, NULL, 'u' },
-        { "verbose", no_argument, NULL, 'v' },
-        { "version", no_argument, NULL, 'V' },
-        { "help", no_argument, NULL, 'h' },
-        { NULL, 0, NULL, 0 },
-    };
-    struct options o = { 0 };
-    int c;
-
-    while ((c = getopt_long(argc, argv, "dqu:vVh", longs, NULL)) != -1) {
-        switch (c) {
-        case 'd':
-            o.daemon = true;
-            break;
-        case 'q':
-            o.quiet = true;
-            break;
-        case 'u':
-            o.user = optarg;
-            break;
-        case 'v':
-            o.verbose++;
-            break;
-        case 'V':
-            printf("pgtrickle %s\n", PGTRICKLE_VERSION);
-            exit(0);
-        case 'h':
-            print_help(stdout);
-            exit(0);
-        default:
-            print_help(stderr);
-            exit(1);
-        }
-    }
-    if (optind + 1 != argc) {
-        fprintf(stderr, "Need config file.  See pgtrickle -h for usage.\n");
-        exit(1);
-    }
-    o.config = argv[optind];
-    return o;
-}
+#include "proxy/watchdog.h"
 
 /* A client takes a descriptor, and so may its server. */
 static void raise_descriptor_limit(void)
@@ -112,41 +42,6 @@ static bool become_user(const char *name, struct err *e)
         return err_set(e, ERR_CONFIG, "", "failed to assume identity of user '%s': %s", name,
                        strerror(errno));
     return true;
-}
-
-/* A pidfile of a process that lives stops us; one of a dead process is taken over. */
-static bool check_pidfile(const char *path, struct err *e)
-{
-    char buffer[64] = "";
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-
-    if (fd < 0)
-        return errno == ENOENT ? true
-                               : err_set(e, ERR_CONFIG, "", "cannot read pidfile '%s': %s", path,
-                                         strerror(errno));
-    ssize_t n = read(fd, buffer, sizeof(buffer) - 1);
-    close(fd);
-    long pid = n > 0 ? strtol(buffer, NULL, 10) : 0;
-    if (pid > 0 && (kill((pid_t)pid, 0) == 0 || errno == EPERM))
-        return err_set(
-            e, ERR_CONFIG, "",
-            "pidfile '%s' exists and its process %ld is alive, another instance running?", path,
-            pid);
-    unlink(path);
-    return true;
-}
-
-static bool write_pidfile(const char *path, struct err *e)
-{
-    char buffer[32];
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-    int len = snprintf(buffer, sizeof(buffer), "%ld\n", (long)getpid());
-
-    if (fd < 0)
-        return err_set(e, ERR_CONFIG, "", "cannot write pidfile '%s': %s", path, strerror(errno));
-    bool ok = write(fd, buffer, (size_t)len) == len;
-    close(fd);
-    return ok ? true : err_set(e, ERR_CONFIG, "", "cannot write pidfile '%s'", path);
 }
 
 /* The child goes on with no terminal; the parent waits until it listens, and exits 1 when it fails
@@ -186,57 +81,104 @@ static void leave_terminal(int ready)
     close(ready);
 }
 
-static bool set_up(const struct options *o, struct config *config, struct io *io,
-                   struct userlist **userlist, struct err *e)
+static bool check_user(const struct options *o, const struct config *config, struct err *e)
 {
     const char *user = o->user != NULL ? o->user : config->user[0] != '\0' ? config->user : NULL;
 
-    if (o->daemon && config->pidfile[0] == '\0')
-        return err_set(e, ERR_CONFIG, "", "daemon needs pidfile configured");
     if (user != NULL && getuid() == 0 && !become_user(user, e))
         return false;
-    if (geteuid() == 0)
-        return err_set(e, ERR_CONFIG, "", "pgtrickle should not run as root");
-    if (config->auth_file[0] != '\0') {
-        *userlist = userlist_load(config->auth_file, e);
-        if (*userlist == NULL)
+    return geteuid() != 0 || err_set(e, ERR_CONFIG, "", "pgtrickle should not run as root");
+}
+
+/* What the service manager listens on for us, else what the configuration says. */
+static bool listen_all(struct listeners *listeners, const struct config *config,
+                       const struct systemd *systemd, struct err *e)
+{
+    int first, n = systemd_listen_fds(systemd, &first);
+
+    for (int i = 0; i < n; i++)
+        if (!listeners_adopt(listeners, first + i, e))
             return false;
-    }
-    if (config->pidfile[0] != '\0' && !check_pidfile(config->pidfile, e))
-        return false;
-    if (!io_listen(io, config, e))
-        return false;
-    return true;
+    return n > 0 || listeners_open(listeners, config, e);
+}
+
+/* Nobody else may be us. */
+static bool check_alone(const struct config *config, const struct systemd *systemd, struct log *log,
+                        struct err *e)
+{
+    int first;
+
+    if (systemd_listen_fds(systemd, &first) == 0 && listeners_answered(config))
+        return err_set(e, ERR_RESOURCE, "", "unix socket is in use, cannot continue");
+    return config->pidfile[0] == '\0' || pidfile_check(config->pidfile, log, e);
+}
+
+static void tell_ready(struct systemd *systemd, struct listeners *listeners, struct log *log)
+{
+    char text[64];
+
+    for (int i = 0; i < listeners_count(listeners); i++)
+        log_line(log, LEVEL_LOG, "listening on %s", listeners_text(listeners, i));
+    log_line(log, LEVEL_LOG, "process up: pgtrickle %s", PGTRICKLE_VERSION);
+    snprintf(text, sizeof(text), "READY=1\nMAINPID=%ld", (long)getpid());
+    systemd_notify(systemd, text);
 }
 
 int main(int argc, char **argv)
 {
-    struct options o = parse_arguments(argc, argv);
+    struct options o;
     struct log *log = log_new();
     struct err e = { 0 };
+    struct systemd *systemd = systemd_new();
+    struct listeners *listeners = listeners_new();
     struct userlist *userlist = NULL;
     struct view_service *views = NULL;
+    struct watchdog *watchdog = NULL;
+    struct config *config = NULL;
     struct proxy *p = NULL;
     struct io *io = NULL;
-    char pidfile[4096] = "";
+    char *pidfile = NULL; /* written by us */
     int status = 1;
     int ready = -1;
 
-    struct config *config = config_load(o.config, &e);
-    if (config == NULL)
+    switch (options_parse(argc, argv, &o, stdout, stderr)) {
+    case OPTIONS_RUN:
+        break;
+    case OPTIONS_DONE:
+        status = 0;
+        goto out;
+    case OPTIONS_BAD:
+        goto out;
+    }
+    config = config_load(o.config, &e);
+    if (config == NULL || !check_user(&o, config, &e))
+        goto out;
+    if (!proxy_configure_log(log, config, o.quiet, o.verbose, &e))
         goto out;
     raise_descriptor_limit();
-    /* Before the loop exists: an epoll descriptor does not survive a fork. */
-    if (o.daemon && config->pidfile[0] != '\0' && !go_to_background(&ready, &e))
+    if (o.daemon && config->pidfile[0] == '\0') {
+        err_set(&e, ERR_CONFIG, "", "daemon needs pidfile configured");
         goto out;
-    io = io_new(&e);
-    if (io == NULL || !set_up(&o, config, io, &userlist, &e))
+    }
+    /* Before the loop exists: an epoll descriptor does not survive a fork. */
+    if (o.daemon && !go_to_background(&ready, &e))
+        goto out;
+    if (config->auth_file[0] != '\0') {
+        userlist = userlist_load(config->auth_file, &e);
+        if (userlist == NULL)
+            goto out;
+    }
+    if (!check_alone(config, systemd, log, &e) || !listen_all(listeners, config, systemd, &e))
         goto out;
     if (config->pidfile[0] != '\0') {
-        if (!write_pidfile(config->pidfile, &e))
+        if (!pidfile_write(config->pidfile, &e))
             goto out;
-        snprintf(pidfile, sizeof(pidfile), "%s", config->pidfile);
+        pidfile = strdup(config->pidfile);
     }
+    io = io_new(&e);
+    if (io == NULL)
+        goto out;
+    io_attach(io, listeners, systemd);
     views = view_service_new(config, userlist, log);
     p = proxy_new(config, userlist, log, views, io_ops_real(), &io, 1, io_monotonic_us(),
                   io_wall_us());
@@ -246,12 +188,12 @@ int main(int argc, char **argv)
     userlist = NULL;
     if (!proxy_set_logging(p, &e))
         goto out;
-    log_line(log, LEVEL_LOG, "process up: pgtrickle %s, listening on %s:%d and unix:%s",
-             PGTRICKLE_VERSION, p->config->listen_addr[0] != '\0' ? p->config->listen_addr : "-",
-             p->config->listen_port, p->config->unix_socket_dir);
     config_warn(p->config, log);
     if (!view_service_start(views, &e))
         goto out;
+    if (systemd_watchdog_us(systemd) > 0)
+        watchdog = watchdog_new(p, systemd_watchdog_us(systemd));
+    tell_ready(systemd, listeners, log);
     if (ready >= 0)
         leave_terminal(ready);
     io_run(io, p);
@@ -261,18 +203,20 @@ out:
     if (err_is_set(&e))
         log_line(log, LEVEL_FATAL, "%s", e.message);
     err_clear(&e);
-    if (pidfile[0] != '\0')
-        unlink(pidfile);
-    if (io != NULL)
-        io_listen_close(io);
+    if (pidfile != NULL)
+        pidfile_remove(pidfile);
+    free(pidfile);
+    listeners_free(listeners);
     if (p != NULL) {
         proxy_close_all(p);
         io_finish_jobs(io);
         proxy_free(p);
     }
+    watchdog_free(watchdog);
     view_service_free(views);
     if (io != NULL)
         io_free(io);
+    systemd_free(systemd);
     config_unref(config);
     userlist_unref(userlist);
     log_free(log);

@@ -12,6 +12,7 @@
 #include "proxy/pool.h"
 #include "proxy/pool_common.h"
 #include "proxy/server.h"
+#include "proxy/shutdown.h"
 #include "proxy/view_service.h"
 #include "proxy/worker.h"
 
@@ -325,6 +326,21 @@ static void on_upkeep(struct timer *t)
     timer_set(&w->timers, t, w->now_us + UPKEEP_US, on_upkeep);
 }
 
+/* For `systemctl status`. */
+static void notify_status(struct proxy *p, const struct stats *average)
+{
+    struct worker *w = p->workers[0];
+    char text[128];
+    size_t servers = 0;
+
+    for (int i = 0; i < p->n_workers; i++)
+        servers += p->workers[i]->servers.count;
+    snprintf(text, sizeof(text),
+             "STATUS=%d clients, %zu server connections, %" PRIu64 " transactions/s",
+             (int)p->n_clients, servers, average->xacts);
+    w->ops->notify(w->io, text);
+}
+
 static void on_stats(struct timer *t)
 {
     struct worker *w = (struct worker *)(void *)((char *)t - offsetof(struct worker, stats_timer));
@@ -343,6 +359,7 @@ static void on_stats(struct timer *t)
         stats_add(&total, &average);
     }
     stats_window_roll(&p->admin_window, &p->admin_stats, now);
+    notify_status(p, &total);
     proxy_release_workers(p);
     if (p->config->log_stats)
         log_line(p->log, LEVEL_LOG,
@@ -361,18 +378,24 @@ static void on_stats(struct timer *t)
 
 /* ---- configuration ---------------------------------------------------------------------- */
 
-bool proxy_set_logging(struct proxy *p, struct err *e)
+bool proxy_configure_log(struct log *log, const struct config *config, bool quiet, int verbose,
+                         struct err *e)
 {
     struct log_options o = {
-        .file = p->config->logfile,
-        .to_stderr = !p->quiet,
-        .to_syslog = p->config->syslog,
-        .syslog_ident = p->config->syslog_ident,
-        .syslog_facility = p->config->syslog_facility,
-        .verbose = p->config->verbose > p->verbose ? p->config->verbose : p->verbose,
+        .file = config->logfile,
+        .to_stderr = !quiet,
+        .to_syslog = config->syslog,
+        .syslog_ident = config->syslog_ident,
+        .syslog_facility = config->syslog_facility,
+        .verbose = config->verbose > verbose ? config->verbose : verbose,
     };
 
-    return p->log == NULL || log_configure(p->log, &o, e);
+    return log == NULL || log_configure(log, &o, e);
+}
+
+bool proxy_set_logging(struct proxy *p, struct err *e)
+{
+    return proxy_configure_log(p->log, p->config, p->quiet, p->verbose, e);
 }
 
 static void remove_database(struct proxy *p, struct database *db)
@@ -418,6 +441,7 @@ void proxy_apply_config(struct proxy *p, struct config *config)
                                 "database configuration changed");
         }
     }
+    p->workers[0]->ops->configured(p->workers[0]->io);
     config_unref(old);
     EACH_WORKER(p, worker)
     LIST_FOREACH(&worker->clients, n)
@@ -430,20 +454,37 @@ void proxy_apply_config(struct proxy *p, struct config *config)
         view_service_configure(p->views, p->config, p->userlist);
 }
 
+/* sd_notify(3): a reload that is told of must also say when it began. */
+static void notify_reloading(struct proxy *p)
+{
+    struct worker *w = p->workers[0];
+    char text[64];
+
+    snprintf(text, sizeof(text), "RELOADING=1\nMONOTONIC_USEC=%" PRIu64, w->now_us);
+    w->ops->notify(w->io, text);
+}
+
 void proxy_reload(struct proxy *p, struct err *e)
 {
-    struct config *fresh = config_reload(p->config, e);
+    struct worker *w = p->workers[0];
     struct err log_error = { 0 };
 
-    if (fresh == NULL)
-        return;
-    log_line(p->log, LEVEL_LOG, "RELOAD: %s", fresh->path);
-    proxy_refresh_userlist(p);
-    proxy_apply_config(p, fresh);
-    if (!proxy_set_logging(p, &log_error))
+    notify_reloading(p);
+    struct config *fresh = config_reload(p->config, e);
+    if (fresh != NULL) {
+        log_line(p->log, LEVEL_LOG, "RELOAD: %s", fresh->path);
+        proxy_refresh_userlist(p);
+        proxy_apply_config(p, fresh);
+    }
+    /* A log that was rotated is opened anew whatever the file says. */
+    if (!proxy_set_logging(p, &log_error) && !err_is_set(e))
         err_move(e, &log_error);
-    config_warn(p->config, p->log);
-    proxy_refresh_userlist(p);
+    err_clear(&log_error);
+    if (fresh != NULL) {
+        config_warn(p->config, p->log);
+        proxy_refresh_userlist(p);
+    }
+    w->ops->notify(w->io, "READY=1");
 }
 
 /* ---- commands --------------------------------------------------------------------------- */
@@ -479,10 +520,12 @@ void proxy_pause(struct proxy *p, struct database *db)
 
 void proxy_resume(struct proxy *p, struct database *db)
 {
-    if (db != NULL)
+    if (db != NULL) {
         db->paused = false;
-    else
-        p->paused = p->suspended = false;
+    } else {
+        p->paused = false;
+        shutdown_unsuspend(p);
+    }
     each_pool(p, db, serve, NULL);
     EACH_WORKER(p, worker)
     LIST_FOREACH(&worker->clients, n)
@@ -513,11 +556,6 @@ void proxy_kill(struct proxy *p, struct database *db)
     each_pool(p, db, pool_retire_servers, "database removed");
 }
 
-void proxy_suspend(struct proxy *p)
-{
-    p->suspended = p->paused = true;
-}
-
 bool proxy_is_pausing_done(const struct proxy *p, const struct database *db)
 {
     EACH_WORKER(p, worker)
@@ -542,35 +580,9 @@ bool proxy_is_close_done(const struct proxy *p, const struct database *db)
     return true;
 }
 
-static void update_watches(struct proxy *p)
+void proxy_update_watches(struct proxy *p)
 {
-    p->watches = p->shutdown != SHUTDOWN_NONE || !list_is_empty(&p->admin_waits);
-}
-
-void proxy_shutdown(struct proxy *p, enum shutdown_mode mode)
-{
-    struct worker *w = p->workers[0];
-
-    if (mode == SHUTDOWN_NOW || p->shutdown == SHUTDOWN_NOW) {
-        p->shutdown = SHUTDOWN_NOW;
-        w->ops->stop(w->io);
-        return;
-    }
-    p->shutdown = mode;
-    update_watches(p);
-    w->ops->listen_stop(w->io, true, false);
-    if (mode == SHUTDOWN_WAIT_FOR_SERVERS) {
-        p->paused = true;
-        EACH_WORKER(p, worker)
-        LIST_FOREACH(&worker->clients, n)
-        {
-            struct client *c = LIST_ITEM(n, struct client, worker_node);
-            if (c->state == CLIENT_WAITING || c->state == CLIENT_LOGIN_WAIT)
-                client_fail(c, "57P01", "server shutting down");
-        }
-        each_pool(p, NULL, pool_retire_servers, "server shutting down");
-    }
-    proxy_on_gone(p);
+    p->watches = p->shutdown != SHUTDOWN_NONE || p->suspended || !list_is_empty(&p->admin_waits);
 }
 
 static int count_clients(const struct proxy *p)
@@ -599,6 +611,7 @@ static bool wait_is_over(const struct proxy *p, const struct admin_wait *wait)
     case ADMIN_WAIT_CLOSE:
         return proxy_is_close_done(p, wait->db);
     case ADMIN_SUSPEND:
+        return !p->suspended || shutdown_suspend_is_done(p);
     case ADMIN_RESUME:
     case ADMIN_RECONNECT:
     case ADMIN_KILL:
@@ -609,6 +622,7 @@ static bool wait_is_over(const struct proxy *p, const struct admin_wait *wait)
     case ADMIN_SHUTDOWN:
     case ADMIN_SHUTDOWN_WAIT_FOR_SERVERS:
     case ADMIN_SHUTDOWN_WAIT_FOR_CLIENTS:
+    case ADMIN_SHUTDOWN_WAIT_FOR_TRANSACTIONS:
     case ADMIN_SET:
         break;
     }
@@ -618,7 +632,7 @@ static bool wait_is_over(const struct proxy *p, const struct admin_wait *wait)
 static void complete_wait(struct proxy *p, struct admin_wait *wait, const struct err *e)
 {
     list_remove(&p->admin_waits, &wait->node);
-    update_watches(p);
+    proxy_update_watches(p);
     admin_complete(wait->session, e, &wait->client->conn.out);
     conn_flush(&wait->client->conn);
     conn_wake(&wait->client->conn);
@@ -639,13 +653,7 @@ static void on_gone(struct worker *w0, struct letter *l)
         if (wait_is_over(p, wait))
             complete_wait(p, wait, NULL);
     }
-    bool over =
-        (p->shutdown == SHUTDOWN_WAIT_FOR_CLIENTS && count_clients(p) - p->n_admin_clients <= 0) ||
-        (p->shutdown == SHUTDOWN_WAIT_FOR_SERVERS && count_servers(p) == 0);
-    if (over && !p->ending) {
-        p->ending = true;
-        w0->ops->stop(w0->io);
-    }
+    shutdown_look(p);
     proxy_release_workers(p);
 }
 
@@ -672,7 +680,7 @@ void proxy_drop_admin_wait(struct proxy *p, const struct admin_session *s)
 
     if (wait != NULL) {
         list_remove(&p->admin_waits, &wait->node);
-        update_watches(p);
+        proxy_update_watches(p);
         free(wait);
     }
 }
@@ -684,7 +692,7 @@ void proxy_cancel_admin_wait(struct proxy *p, const struct admin_session *s)
 
     if (wait == NULL)
         return;
-    if (wait->verb == ADMIN_PAUSE)
+    if (wait->verb == ADMIN_PAUSE || wait->verb == ADMIN_SUSPEND)
         proxy_resume(p, wait->db);
     err_set(&e, ERR_SERVER, "57014", "canceling statement due to user request");
     complete_wait(p, wait, &e);
@@ -939,8 +947,15 @@ static enum admin_result wait_for(struct proxy *p, struct admin_session *session
     wait->verb = verb;
     wait->db = db;
     list_append(&p->admin_waits, &wait->node);
-    update_watches(p);
+    proxy_update_watches(p);
     return ADMIN_WAITS;
+}
+
+/* Neither paused nor suspended as a whole. */
+static bool is_undisturbed(const struct proxy *p, struct err *e)
+{
+    return (!p->paused && !p->suspended) ||
+           err_set(e, ERR_REFUSAL, "08P01", "already suspended/paused");
 }
 
 static enum admin_result view_perform(void *core, struct admin_session *session,
@@ -962,6 +977,8 @@ static enum admin_result view_perform(void *core, struct admin_session *session,
     }
     switch (command->verb) {
     case ADMIN_PAUSE:
+        if (!is_undisturbed(p, e))
+            return ADMIN_FAILED;
         proxy_pause(p, db);
         return wait_for(p, session, ADMIN_PAUSE, db);
     case ADMIN_RESUME:
@@ -979,6 +996,8 @@ static enum admin_result view_perform(void *core, struct admin_session *session,
         proxy_reconnect(p, db);
         return ADMIN_DONE;
     case ADMIN_KILL:
+        if (!is_undisturbed(p, e))
+            return ADMIN_FAILED;
         proxy_kill(p, db);
         return ADMIN_DONE;
     case ADMIN_WAIT_CLOSE:
@@ -992,8 +1011,15 @@ static enum admin_result view_perform(void *core, struct admin_session *session,
         db->disabled = false;
         return ADMIN_DONE;
     case ADMIN_SUSPEND:
-        proxy_suspend(p);
-        return ADMIN_DONE;
+        if (!is_undisturbed(p, e))
+            return ADMIN_FAILED;
+        LIST_FOREACH(&p->database_list, n)
+        if (LIST_ITEM(n, struct database, list_node)->paused)
+            err_set(e, ERR_REFUSAL, "08P01", "cannot suspend with paused databases");
+        if (err_is_set(e))
+            return ADMIN_FAILED;
+        shutdown_suspend(p);
+        return wait_for(p, session, ADMIN_SUSPEND, NULL);
     case ADMIN_KILL_CLIENT: {
         EACH_WORKER(p, worker)
         LIST_FOREACH(&worker->clients, n)
@@ -1018,13 +1044,16 @@ static enum admin_result view_perform(void *core, struct admin_session *session,
         return ADMIN_FAILED;
     }
     case ADMIN_SHUTDOWN:
-        proxy_shutdown(p, SHUTDOWN_NOW);
+        shutdown_begin(p, SHUTDOWN_NOW);
         return ADMIN_CLOSES;
     case ADMIN_SHUTDOWN_WAIT_FOR_SERVERS:
-        proxy_shutdown(p, SHUTDOWN_WAIT_FOR_SERVERS);
+        shutdown_begin(p, SHUTDOWN_WAIT_FOR_SERVERS);
         return ADMIN_DONE;
     case ADMIN_SHUTDOWN_WAIT_FOR_CLIENTS:
-        proxy_shutdown(p, SHUTDOWN_WAIT_FOR_CLIENTS);
+        shutdown_begin(p, SHUTDOWN_WAIT_FOR_CLIENTS);
+        return ADMIN_DONE;
+    case ADMIN_SHUTDOWN_WAIT_FOR_TRANSACTIONS:
+        shutdown_begin(p, SHUTDOWN_WAIT_FOR_TRANSACTIONS);
         return ADMIN_DONE;
     case ADMIN_SET: {
         struct config *fresh = config_set(p->config, command->key, command->value, e);

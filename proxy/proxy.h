@@ -97,13 +97,6 @@ struct user {
     char *derived_from;
 };
 
-enum shutdown_mode {
-    SHUTDOWN_NONE,
-    SHUTDOWN_WAIT_FOR_CLIENTS,
-    SHUTDOWN_WAIT_FOR_SERVERS,
-    SHUTDOWN_NOW,
-};
-
 struct proxy {
     struct config *config;
     struct userlist *userlist; /* NULL: no auth_file */
@@ -129,6 +122,11 @@ struct proxy {
     int verbose; /* -v, how often */
     uint64_t userlist_complained_us;
     enum shutdown_mode shutdown;
+    /* proxy/shutdown.h */
+    bool draining; /* clients are sent away when their transaction is over */
+    uint64_t suspended_at_us;
+    struct timer suspend_timer; /* of worker 0, as the next */
+    struct timer drain_timer;
     struct admin_view admin_view;
     struct stats admin_stats;
     struct stats_window admin_window;
@@ -203,18 +201,21 @@ static inline int64_t worker_wall_us(const struct worker *w, uint64_t at_us)
 void proxy_reload(struct proxy *p, struct err *e); /* *e is set when something failed */
 void proxy_apply_config(struct proxy *p, struct config *config); /* takes over the reference */
 bool proxy_set_logging(struct proxy *p, struct err *e);
+/* The same before there is a proxy. */
+bool proxy_configure_log(struct log *log, const struct config *config, bool quiet, int verbose,
+                         struct err *e);
 void proxy_pause(struct proxy *p, struct database *db); /* db NULL: all; so for the next */
 void proxy_resume(struct proxy *p, struct database *db);
 void proxy_reconnect(struct proxy *p, struct database *db);
 void proxy_kill(struct proxy *p, struct database *db);
-void proxy_shutdown(struct proxy *p, enum shutdown_mode mode);
-void proxy_suspend(struct proxy *p);
 bool proxy_is_pausing_done(const struct proxy *p, const struct database *db);
 bool proxy_is_close_done(const struct proxy *p, const struct database *db);
 
 /* A server or a client went away, on any worker: worker 0 will look what waits for that (a
  * shutdown, a console command). */
 void proxy_on_gone(struct proxy *p);
+/* Whether going away is of interest at all; after a change of what is waited for. */
+void proxy_update_watches(struct proxy *p);
 
 /* The console's command wait is dropped with its session. */
 /* Ctrl-C on a waiting command: what it started is undone (RESUME). */

@@ -3,20 +3,16 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <signal.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -26,17 +22,10 @@
 #include "base/arena.h"
 #include "proxy/client.h"
 #include "proxy/io/jobs.h"
+#include "proxy/io/listen.h"
+#include "proxy/io/systemd.h"
 #include "proxy/proxy.h"
-
-#define LISTENERS_MAX 32
-#define ACCEPT_PAUSE_MS 100 /* when descriptors have run out */
-
-struct listener {
-    struct io *io;
-    int fd;
-    bool is_unix;
-    struct event *event;
-};
+#include "proxy/shutdown.h"
 
 struct resolution;
 
@@ -63,13 +52,10 @@ struct io {
     struct event *wake_event;
     int wake_fd; /* an eventfd: letters wait */
     struct event *timer_event;
-    struct event *accept_event; /* goes on with accepting */
     struct event *signal_events[8];
     int n_signal_events;
-    struct listener listeners[LISTENERS_MAX];
-    int n_listeners;
-    char unix_path[sizeof(((struct sockaddr_un *)0)->sun_path)];
-    char lock_path[sizeof(((struct sockaddr_un *)0)->sun_path) + 8];
+    struct listeners *listeners; /* worker 0: borrowed, as the next */
+    struct systemd *systemd;
     struct proxy *proxy;
     uint64_t timer_at_us;
     struct list lent; /* sockets whose descriptor a job has */
@@ -390,23 +376,6 @@ static void resolve_done(struct job *j)
     free(r);
 }
 
-static socklen_t unix_address(struct sockaddr_un *un, const char *dir, int port)
-{
-    char path[300];
-
-    snprintf(path, sizeof(path), "%s/.s.PGSQL.%d", dir, port);
-    *un = (struct sockaddr_un){ .sun_family = AF_UNIX };
-    size_t len = strlen(path);
-    if (len >= sizeof(un->sun_path))
-        return 0;
-    memcpy(un->sun_path, path, len + 1);
-    if (path[0] == '@') {
-        un->sun_path[0] = '\0';
-        return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len);
-    }
-    return sizeof(*un);
-}
-
 static void op_connect(struct io *io, struct conn *c, const struct address *to)
 {
     struct socket *s = mem_alloc(sizeof(*s));
@@ -420,7 +389,7 @@ static void op_connect(struct io *io, struct conn *c, const struct address *to)
     s->fd = -1;
     c->socket = s;
     if (to->is_unix) {
-        len = unix_address((struct sockaddr_un *)(void *)&sa, to->host, to->port);
+        len = listen_unix_address((struct sockaddr_un *)(void *)&sa, to->host, to->port);
         if (len == 0) {
             fail_later(s, "path of the unix socket is too long");
             return;
@@ -573,12 +542,6 @@ static void op_stop(struct io *io)
     event_base_loopbreak(io->base);
 }
 
-static void listener_close(struct listener *l)
-{
-    event_free(l->event);
-    close(l->fd);
-}
-
 static void op_wake(struct io *io)
 {
     uint64_t one = 1;
@@ -589,20 +552,23 @@ static void op_wake(struct io *io)
 
 static void op_listen_stop(struct io *io, bool tcp, bool unix_socket)
 {
-    int kept = 0;
+    listeners_stop(io->listeners, tcp, unix_socket);
+}
 
-    for (int i = 0; i < io->n_listeners; i++) {
-        struct listener *l = &io->listeners[i];
-        if (l->event != NULL && (l->is_unix ? unix_socket : tcp)) {
-            listener_close(l);
-            l->event = NULL;
-        }
-    }
-    /* Listeners are the argument of their events: they stay where they are. */
-    for (int i = 0; i < io->n_listeners; i++)
-        if (io->listeners[i].event != NULL)
-            kept = i + 1;
-    io->n_listeners = kept;
+static void op_listen_pause(struct io *io, bool paused)
+{
+    listeners_pause(io->listeners, paused);
+}
+
+static void op_configured(struct io *io)
+{
+    if (io->listeners != NULL)
+        listeners_configure(io->listeners, io->proxy->config);
+}
+
+static void op_notify(struct io *io, const char *text)
+{
+    systemd_notify(io->systemd, text);
 }
 
 const struct io_ops *io_ops_real(void)
@@ -621,203 +587,52 @@ const struct io_ops *io_ops_real(void)
         .job_notify = op_job_notify,
         .stop = op_stop,
         .listen_stop = op_listen_stop,
+        .listen_pause = op_listen_pause,
+        .configured = op_configured,
+        .notify = op_notify,
         .wake = op_wake,
     };
 
     return &ops;
 }
 
-/* ---- listening -------------------------------------------------------------------------- */
+/* ---- clients come ----------------------------------------------------------------------- */
 
-static void on_accept(evutil_socket_t fd, short what, void *arg)
-{
-    struct listener *l = arg;
-    struct io *io = l->io;
-
-    (void)what;
-    enter(io);
-    for (int i = 0; i < 64; i++) {
-        struct sockaddr_storage sa = { 0 };
-        socklen_t len = sizeof(sa);
-        char host[INET6_ADDRSTRLEN];
-        int client_fd = accept4(fd, (struct sockaddr *)&sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (client_fd < 0) {
-            if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-                struct timeval tv = { .tv_usec = ACCEPT_PAUSE_MS * 1000 };
-                log_line(io->proxy->log, LEVEL_ERROR, "accept() failed: %s", strerror(errno));
-                for (int k = 0; k < io->n_listeners; k++)
-                    if (io->listeners[k].event != NULL)
-                        event_del(io->listeners[k].event);
-                event_add(io->accept_event, &tv);
-            }
-            break;
-        }
-        set_options(io, client_fd, l->is_unix);
-        struct address peer = address_of(&sa, io->proxy->config->listen_port, host);
-        if (l->is_unix) {
-            struct ucred cred;
-            len = sizeof(cred);
-            peer.unix_uid = (uid_t)-1;
-            if (getsockopt(client_fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0) {
-                peer.unix_pid = cred.pid;
-                peer.unix_uid = cred.uid;
-            }
-        }
-        struct socket *s = mem_alloc(sizeof(*s));
-        struct client *c = client_new(io->proxy->workers[0], &peer);
-        s->io = io;
-        s->conn = &c->conn;
-        s->fd = client_fd;
-        c->conn.socket = s;
-        socket_attach(s);
-        c->conn.reading = true;
-        event_add(s->read_event, NULL);
-    }
-    leave(io);
-}
-
-static void on_accept_again(evutil_socket_t fd, short what, void *arg)
+static void accepted(void *arg, int fd, const struct sockaddr_storage *from, bool is_unix)
 {
     struct io *io = arg;
+    char host[INET6_ADDRSTRLEN];
+    struct address peer = address_of(from, io->proxy->config->listen_port, host);
 
-    (void)fd;
-    (void)what;
-    for (int i = 0; i < io->n_listeners; i++)
-        if (io->listeners[i].event != NULL)
-            event_add(io->listeners[i].event, NULL);
-}
-
-static bool add_listener(struct io *io, int fd, bool is_unix, int backlog, struct err *e)
-{
-    if (io->n_listeners == LISTENERS_MAX || listen(fd, backlog) < 0) {
-        close(fd);
-        return err_set(e, ERR_RESOURCE, "", "cannot listen: %s", strerror(errno));
-    }
-    struct listener *l = &io->listeners[io->n_listeners++];
-    *l = (struct listener){ .io = io, .fd = fd, .is_unix = is_unix };
-    l->event = event_new(io->base, fd, EV_READ | EV_PERSIST, on_accept, l);
-    event_add(l->event, NULL);
-    return true;
-}
-
-static bool listen_tcp(struct io *io, const struct config *c, struct str host, struct err *e)
-{
-    struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE };
-    struct addrinfo *list;
-    char name[256], port[16];
-    bool any = str_equal(host, STR("*"));
-    int one = 1;
-    bool ok = true;
-
-    snprintf(name, sizeof(name), STR_FMT, STR_ARG(host));
-    snprintf(port, sizeof(port), "%d", c->listen_port);
-    int rc = getaddrinfo(any ? NULL : name, port, &hints, &list);
-    if (rc != 0)
-        return err_set(e, ERR_CONFIG, "", "listen_addr %s: %s", name, gai_strerror(rc));
-    for (struct addrinfo *ai = list; ai != NULL && ok; ai = ai->ai_next) {
-        int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-        if (fd < 0) {
-            if (any && errno == EAFNOSUPPORT)
-                continue;
-            ok = err_set(e, ERR_RESOURCE, "", "socket: %s", strerror(errno));
-            break;
-        }
-        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-        if (c->so_reuseport)
-            setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one));
-        if (ai->ai_family == AF_INET6)
-            setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
-        if (bind(fd, ai->ai_addr, ai->ai_addrlen) < 0) {
-            ok = err_set(e, ERR_RESOURCE, "", "cannot listen on %s:%d: %s", any ? "*" : name,
-                         c->listen_port, strerror(errno));
-            close(fd);
-            break;
-        }
-        /* A client that speaks first wakes nobody before it did. */
-        if (c->tcp_defer_accept) {
-            int seconds = 45;
-            setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds, sizeof(seconds));
-        }
-        ok = add_listener(io, fd, false, c->listen_backlog, e);
-    }
-    freeaddrinfo(list);
-    return ok;
-}
-
-static bool socket_answers(const struct sockaddr_un *un, socklen_t len)
-{
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    bool answers = fd >= 0 && connect(fd, (const struct sockaddr *)un, len) == 0;
-
-    if (fd >= 0)
-        close(fd);
-    return answers;
-}
-
-static bool listen_unix(struct io *io, const struct config *c, struct err *e)
-{
-    struct sockaddr_un un;
-    socklen_t len = unix_address(&un, c->unix_socket_dir, c->listen_port);
-    bool abstract = c->unix_socket_dir[0] == '@';
-
-    if (len == 0)
-        return err_set(e, ERR_CONFIG, "", "unix_socket_dir is too long");
-    if (socket_answers(&un, len))
-        return err_set(e, ERR_RESOURCE, "", "unix port %d is in use", c->listen_port);
-    if (!abstract)
-        unlink(un.sun_path);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return err_set(e, ERR_RESOURCE, "", "socket: %s", strerror(errno));
-    if (bind(fd, (struct sockaddr *)&un, len) < 0) {
-        close(fd);
-        return err_set(e, ERR_RESOURCE, "", "cannot listen on unix socket in %s: %s",
-                       c->unix_socket_dir, strerror(errno));
-    }
-    if (!abstract) {
-        snprintf(io->unix_path, sizeof(io->unix_path), "%s", un.sun_path);
-        if (c->unix_socket_group[0] != '\0') {
-            struct group *g = getgrnam(c->unix_socket_group);
-            if (g == NULL || chown(un.sun_path, (uid_t)-1, g->gr_gid) < 0) {
-                close(fd);
-                return err_set(e, ERR_CONFIG, "", "unix_socket_group %s: %s", c->unix_socket_group,
-                               g == NULL ? "no such group" : strerror(errno));
-            }
-        }
-        if (chmod(un.sun_path, (mode_t)c->unix_socket_mode) < 0) {
-            close(fd);
-            return err_set(e, ERR_CONFIG, "", "unix_socket_mode: %s", strerror(errno));
+    set_options(io, fd, is_unix);
+    if (is_unix) {
+        struct ucred cred;
+        socklen_t len = sizeof(cred);
+        peer.unix_uid = (uid_t)-1;
+        if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0) {
+            peer.unix_pid = cred.pid;
+            peer.unix_uid = cred.uid;
         }
     }
-    return add_listener(io, fd, true, c->listen_backlog, e);
+    struct socket *s = mem_alloc(sizeof(*s));
+    struct client *c = client_new(io->proxy->workers[0], &peer);
+    s->io = io;
+    s->conn = &c->conn;
+    s->fd = fd;
+    c->conn.socket = s;
+    socket_attach(s);
+    c->conn.reading = true;
+    event_add(s->read_event, NULL);
 }
 
-bool io_listen(struct io *io, const struct config *c, struct err *e)
+static void accept_enter(void *arg)
 {
-    struct str rest = str_from(c->listen_addr);
-
-    while (rest.len > 0) {
-        ptrdiff_t comma = str_find(rest, STR(","));
-        size_t len = comma < 0 ? rest.len : (size_t)comma;
-        struct str host = str_trim((struct str){ rest.ptr, len });
-        if (host.len > 0 && !listen_tcp(io, c, host, e))
-            return false;
-        rest.ptr += comma < 0 ? len : len + 1;
-        rest.len -= comma < 0 ? len : len + 1;
-    }
-    if (c->unix_socket_dir[0] != '\0' && !listen_unix(io, c, e))
-        return false;
-    if (io->n_listeners == 0)
-        return err_set(e, ERR_CONFIG, "", "nothing to listen on");
-    return true;
+    enter(arg);
 }
 
-void io_listen_close(struct io *io)
+static void accept_leave(void *arg)
 {
-    op_listen_stop(io, true, true);
-    if (io->unix_path[0] != '\0')
-        unlink(io->unix_path);
-    io->unix_path[0] = '\0';
+    leave(arg);
 }
 
 /* ---- the loop --------------------------------------------------------------------------- */
@@ -849,59 +664,10 @@ static void on_wake(evutil_socket_t fd, short what, void *arg)
 static void on_signal(evutil_socket_t sig, short what, void *arg)
 {
     struct io *io = arg;
-    struct proxy *p = io->proxy;
-    struct err e = { 0 };
 
     (void)what;
     enter(io);
-    switch (sig) {
-    case SIGHUP:
-        log_line(p->log, LEVEL_LOG, "got SIGHUP, re-reading config");
-        proxy_reload(p, &e);
-        if (err_is_set(&e))
-            log_line(p->log, LEVEL_ERROR, "%s", e.message);
-        err_clear(&e);
-        break;
-    case SIGTERM:
-        if (p->shutdown != SHUTDOWN_NONE) {
-            log_line(p->log, LEVEL_LOG, "got SIGTERM while shutting down, fast exit");
-            proxy_shutdown(p, SHUTDOWN_NOW);
-        } else {
-            log_line(p->log, LEVEL_LOG,
-                     "got SIGTERM, shutting down, waiting for all clients disconnect");
-            proxy_shutdown(p, SHUTDOWN_WAIT_FOR_CLIENTS);
-        }
-        break;
-    case SIGINT:
-        if (p->shutdown != SHUTDOWN_NONE) {
-            log_line(p->log, LEVEL_LOG, "got SIGINT while shutting down, fast exit");
-            proxy_shutdown(p, SHUTDOWN_NOW);
-        } else {
-            log_line(p->log, LEVEL_LOG,
-                     "got SIGINT, shutting down, waiting for all servers connections to be "
-                     "released");
-            proxy_shutdown(p, SHUTDOWN_WAIT_FOR_SERVERS);
-        }
-        break;
-    case SIGQUIT:
-        log_line(p->log, LEVEL_LOG, "got SIGQUIT, fast exit");
-        proxy_shutdown(p, SHUTDOWN_NOW);
-        break;
-    case SIGUSR1:
-        log_line(p->log, LEVEL_LOG, "got SIGUSR1, pausing all activity");
-        proxy_pause(p, NULL);
-        break;
-    case SIGUSR2:
-        if (p->shutdown != SHUTDOWN_NONE) {
-            log_line(p->log, LEVEL_LOG, "got SIGUSR2 while shutting down, ignoring");
-        } else {
-            log_line(p->log, LEVEL_LOG, "got SIGUSR2, continuing from SUSPEND/PAUSE");
-            proxy_resume(p, NULL);
-        }
-        break;
-    default:
-        break;
-    }
+    shutdown_on_signal(io->proxy, (int)sig);
     leave(io);
 }
 
@@ -922,14 +688,24 @@ struct io *io_new(struct err *e)
     io->wake_event = event_new(io->base, io->wake_fd, EV_READ | EV_PERSIST, on_wake, io);
     event_add(io->wake_event, NULL);
     io->timer_event = event_new(io->base, -1, 0, on_timer, io);
-    io->accept_event = event_new(io->base, -1, 0, on_accept_again, io);
     io->timer_at_us = UINT64_MAX;
     list_init(&io->lent);
     return io;
 }
 
+void io_attach(struct io *io, struct listeners *l, struct systemd *systemd)
+{
+    io->listeners = l;
+    io->systemd = systemd;
+}
+
 void io_run(struct io *io, struct proxy *p)
 {
+    static const struct listener_ops listener_ops = {
+        .accepted = accepted,
+        .enter = accept_enter,
+        .leave = accept_leave,
+    };
     static const int signals[] = { SIGHUP, SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2 };
 
     io->proxy = p;
@@ -939,6 +715,8 @@ void io_run(struct io *io, struct proxy *p)
         event_add(ev, NULL);
         io->signal_events[io->n_signal_events++] = ev;
     }
+    if (io->listeners != NULL)
+        listeners_start(io->listeners, io->base, &listener_ops, io, p->log);
     enter(io);
     leave(io);
     if (!io->stopping)
@@ -956,14 +734,12 @@ void io_finish_jobs(struct io *io)
 
 void io_free(struct io *io)
 {
-    io_listen_close(io);
     for (int i = 0; i < io->n_signal_events; i++)
         event_free(io->signal_events[i]);
     event_free(io->jobs_event);
     event_free(io->wake_event);
     close(io->wake_fd);
     event_free(io->timer_event);
-    event_free(io->accept_event);
     jobs_free(io->jobs);
     event_base_free(io->base);
     free(io);

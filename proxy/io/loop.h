@@ -14,7 +14,9 @@
 #include "proxy/config.h"
 #include "proxy/conn.h"
 
+struct listeners;
 struct proxy;
+struct systemd;
 
 const struct io_ops *io_ops_real(void);
 
@@ -24,10 +26,9 @@ void io_free(struct io *io);
 uint64_t io_monotonic_us(void);
 int64_t io_wall_us(void);
 
-/* Listens as the configuration says. Must be called before privileges are dropped. */
-bool io_listen(struct io *io, const struct config *config, struct err *e);
-/* Removes the unix socket; closes all listeners. */
-void io_listen_close(struct io *io);
+/* For worker 0's: where clients come from, and who wants to know how we are. Both are borrowed;
+ * io_run begins to listen. */
+void io_attach(struct io *io, struct listeners *listeners, struct systemd *systemd);
 
 /* Runs until io_ops.stop. */
 void io_run(struct io *io, struct proxy *p);

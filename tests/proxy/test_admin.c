@@ -164,6 +164,7 @@ static enum admin_result fake_perform(void *core, struct admin_session *session,
         [ADMIN_SHUTDOWN] = "shutdown",
         [ADMIN_SHUTDOWN_WAIT_FOR_SERVERS] = "shutdown_servers",
         [ADMIN_SHUTDOWN_WAIT_FOR_CLIENTS] = "shutdown_clients",
+        [ADMIN_SHUTDOWN_WAIT_FOR_TRANSACTIONS] = "shutdown_transactions",
         [ADMIN_SET] = "set",
     };
     assert_non_null(session);
@@ -596,6 +597,7 @@ static void test_commands_reach_the_core(void **state)
     assert_command(w, "KILL_CLIENT 123456789012", "kill_client(123456789012)", "KILL_CLIENT");
     assert_command(w, "SHUTDOWN WAIT_FOR_SERVERS", "shutdown_servers()", "SHUTDOWN");
     assert_command(w, "shutdown wait_for_clients;", "shutdown_clients()", "SHUTDOWN");
+    assert_command(w, "shutdown wait_for_transactions", "shutdown_transactions()", "SHUTDOWN");
     assert_command(w, "SET max_client_conn = 5", "set(max_client_conn=5)", "SET max_client_conn=5");
     assert_command(w, "SET max_client_conn=5;", "set(max_client_conn=5)", "SET max_client_conn=5");
     assert_command(w, "set query_timeout to '1.5';", "set(query_timeout=1.5)",

@@ -98,6 +98,22 @@ static void op_listen_stop(struct io *io, bool tcp, bool unix_socket)
     (void)unix_socket;
 }
 
+static void op_listen_pause(struct io *io, bool paused)
+{
+    of_io(io)->accepts = !paused;
+}
+
+static void op_configured(struct io *io)
+{
+    (void)io;
+}
+
+static void op_notify(struct io *io, const char *text)
+{
+    text_put(&of_io(io)->notified, text);
+    text_put_char(&of_io(io)->notified, '\n');
+}
+
 static const struct io_ops ops = {
     .connect = op_connect,
     .send = op_send,
@@ -107,6 +123,9 @@ static const struct io_ops ops = {
     .random = op_random,
     .stop = op_stop,
     .listen_stop = op_listen_stop,
+    .listen_pause = op_listen_pause,
+    .configured = op_configured,
+    .notify = op_notify,
     .wake = op_wake,
 };
 
@@ -132,6 +151,8 @@ struct world *world_new(const char *ini, const char *users)
         assert_non_null(list);
     }
     w->now_us = 1000000;
+    w->accepts = true;
+    text_init(&w->notified);
     struct io *io = (struct io *)(void *)w;
     w->proxy = proxy_new(config, list, NULL, NULL, &ops, &io, 1, w->now_us, 1700000000000000);
     w->worker = w->proxy->workers[0];
@@ -161,6 +182,7 @@ void world_free(struct world *w)
         bytequeue_free(&p->got);
         free(p);
     }
+    text_free(&w->notified);
     free(w);
 }
 

@@ -30,6 +30,8 @@ struct world {
     uint64_t now_us;
     uint64_t random;
     bool stopped;
+    bool accepts;         /* the core wants connections */
+    struct text notified; /* what the service manager was told, a line each */
 };
 
 /* ini: the lines of [pgbouncer]; one database `db` on 10.0.0.1:5432 is added unless the lines have
