@@ -1233,6 +1233,10 @@ static size_t take_requests(struct client *c, struct str bytes)
             /* done */
         } else {
             if (c->state == CLIENT_IDLE) {
+                if (proxy_of(c)->shutdown == SHUTDOWN_WAIT_FOR_SERVERS) {
+                    client_fail(c, "57P01", "server shutting down");
+                    return used;
+                }
                 c->waiting_since_us = c->conn.worker->now_us;
                 pool_checkout(c->pool, c);
             }
@@ -1406,6 +1410,8 @@ void client_on_batch_done(struct client *c)
             client_update_timer(c);
         if (c->lend != NULL && s->owed.count == 0)
             lending_on_quiet(c);
+        else if (s->retire)
+            client_on_server_retired(c);
     }
     if (proxy_of(c)->draining)
         client_end_at_boundary(c);
@@ -1439,6 +1445,16 @@ void client_end_at_boundary(struct client *c)
 {
     if (is_at_boundary(c))
         client_fail(c, "57P01", "terminating connection due to administrator command");
+}
+
+void client_on_server_retired(struct client *c)
+{
+    struct server *s = c->server;
+
+    if (proxy_of(c)->config->server_fast_close && mode_of(c) == POOL_MODE_SESSION &&
+        c->state == CLIENT_ACTIVE && c->lend == NULL && s->owed.count == 0 &&
+        s->tx_status == STATUS_IDLE && wire_reader_is_between(&c->reader))
+        client_fail_both(c, s->retire_reason);
 }
 
 void client_on_quiet(struct client *c)

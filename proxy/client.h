@@ -135,6 +135,9 @@ void client_on_parameters(struct client *c); /* LOGIN_WAIT: the pool knows its p
 void client_on_replication_ready(struct client *c);
 /* A ReadyForQuery was forwarded and nothing is owed: the server may go back. */
 void client_on_batch_done(struct client *c);
+/* Its server is to be closed when free; in session mode server_fast_close does not wait for that.
+ */
+void client_on_server_retired(struct client *c);
 /* Nothing is owed any more: a lend_job that waited for it can start. */
 void client_on_quiet(struct client *c);
 /* A statement that was forwarded registered requests: they are completed before its ReadyForQuery,

@@ -152,7 +152,6 @@
     X(pool_idle_timeout)                                                                            \
     X(resolv_conf)                                                                                  \
     X(sbuf_loopcnt)                                                                                 \
-    X(server_fast_close)                                                                            \
     X(server_tls13_ciphers)                                                                         \
     X(server_tls_ca_file)                                                                           \
     X(server_tls_cert_file)                                                                         \

@@ -740,6 +740,8 @@ void pool_retire_servers(struct pool *p, const char *reason)
             /* It would never be given back. */
             if (s->replication != REPLICATION_NONE)
                 server_lose(s, reason);
+            else if (s->client != NULL)
+                client_on_server_retired(s->client);
         }
     }
     while ((n = list_first(&p->idle)) != NULL)

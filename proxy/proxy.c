@@ -426,13 +426,15 @@ void proxy_apply_config(struct proxy *p, struct config *config)
     {
         struct database *db = LIST_ITEM(dn, struct database, list_node);
         const struct config_database *before = db->entry;
+        bool was_auto = db->is_auto;
         const struct config_database *entry =
             config_route(config, str_from(db->name), &db->is_auto);
-        if (entry == NULL) {
-            if (before != NULL)
-                remove_database(p, db);
+        /* A name whose entry is gone may be served by "*" from now on; its clients were promised
+         * another place. */
+        if (before != NULL && (entry == NULL || (db->is_auto && !was_auto)))
+            remove_database(p, db);
+        if (entry == NULL)
             continue;
-        }
         set_entry(db, entry);
         if (before != NULL && !config_database_same_server(before, entry)) {
             db->views_installed = false;
