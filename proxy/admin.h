@@ -86,6 +86,10 @@ struct admin_socket {
     const char *application_name; /* NULL: not known */
     int prepared_statements;
     uint64_t id; /* one counter for clients and servers */
+    /* A client that keeps its server, for SHOW PINNED. */
+    const char *pinned_by; /* NULL: it does not */
+    int64_t pinned_us;     /* for so long */
+    int server_pid;
     /* Buffers, for SHOW SOCKETS. */
     int recv_pos;
     int pkt_pos;

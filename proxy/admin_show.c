@@ -528,6 +528,41 @@ static void run_clients(struct admin_sink *s)
     s->view->clients(s->view->core, s);
 }
 
+static const char *or_else(const char *text, const char *fallback)
+{
+    return text != NULL ? text : fallback;
+}
+
+/* Ours: clients whose server stays with them, and why. Another function for the same reason. */
+static const struct show_column pinned_columns[] = {
+    { "database", SHOW_TEXT },  { "user", SHOW_TEXT },       { "addr", SHOW_TEXT },
+    { "port", SHOW_INT4 },      { "pinned_by", SHOW_TEXT },  { "pinned", SHOW_INT4 },
+    { "pinned_us", SHOW_INT4 }, { "server_pid", SHOW_INT4 }, { "application_name", SHOW_TEXT },
+    { "id", SHOW_INT4 },
+};
+
+static void run_pinned(struct admin_sink *s)
+{
+    s->view->clients(s->view->core, s);
+}
+
+static void put_pinned(struct admin_sink *s, const struct admin_socket *row)
+{
+    if (row->pinned_by == NULL)
+        return;
+    put_text(s, or_else(row->database, "(nodb)"));
+    put_text(s, or_else(row->user, "(nouser)"));
+    put_text(s, or_else(row->addr, ""));
+    put_int(s, row->port);
+    put_text(s, row->pinned_by);
+    put_int(s, row->pinned_us / 1000000);
+    put_int(s, row->pinned_us % 1000000);
+    put_int(s, row->server_pid);
+    put_text(s, or_else(row->application_name, ""));
+    put_u64(s, row->id);
+    end_row(s);
+}
+
 static void run_servers(struct admin_sink *s)
 {
     s->view->servers(s->view->core, s);
@@ -546,11 +581,6 @@ static void run_active_sockets(struct admin_sink *s)
     s->view->servers(s->view->core, s);
 }
 
-static const char *or_else(const char *text, const char *fallback)
-{
-    return text != NULL ? text : fallback;
-}
-
 /* SOCKETS has a prefix, and knows an idle client only as an active one. */
 static const char *socket_state(struct admin_sink *s, const struct admin_socket *row)
 {
@@ -566,6 +596,10 @@ void admin_put_socket(struct admin_sink *s, const struct admin_socket *row)
 {
     if (s->mode != SINK_ROWS) {
         s->count++;
+        return;
+    }
+    if (s->show->run == run_pinned) {
+        put_pinned(s, row);
         return;
     }
     bool active_only = s->show->run == run_active_sockets;
@@ -883,6 +917,7 @@ static const struct show shows[] = {
     { "MEM", COLUMNS(memory_columns), run_memory, false },
     { "PEERS", COLUMNS(peer_columns), run_peers, false },
     { "PEER_POOLS", COLUMNS(peer_pool_columns), run_nothing, false },
+    { "PINNED", COLUMNS(pinned_columns), run_pinned, false },
     { "POOLS", COLUMNS(pool_columns), run_pools, true },
     { "SERVERS", COLUMNS(socket_columns), run_servers, false },
     { "SOCKETS", COLUMNS(socket_buffer_columns), run_sockets, false },

@@ -14,6 +14,8 @@
 #include "proxy/lending.h"
 #include "proxy/login.h"
 #include "proxy/server.h"
+#include "proxy/session_scan.h"
+#include "proxy/session_state.h"
 #include "proxy/settings.h"
 
 /* Messages whose text is looked at come whole up to this; of longer ones the beginning is seen. */
@@ -293,6 +295,7 @@ static void client_free(struct conn *conn)
     map_free(&c->statements);
     map_free(&c->lend_portals);
     params_clear(&c->params);
+    session_state_free(c);
     settings_unref(c->startup);
     settings_unref(c->settings);
     login_free(c->login);
@@ -776,6 +779,33 @@ static void forget_unnamed(struct client *c)
         client_statement_remove(&c->statements, cs, &proxy_of(c)->statements);
 }
 
+/* The same for a Query, with what else waits in front of it: the server fails instead. */
+static void refuse_query(struct client *c, const struct err *e)
+{
+    struct bytequeue frame = { 0 };
+    struct reply_owed *o = owe(c, ENDS_QUERY);
+
+    notice_encode_err(&frame, "ERROR", e);
+    o->audience = REPLY_SUBSTITUTED;
+    o->error_len = bytequeue_len(&frame);
+    o->error = frame.ptr; /* head is 0: nothing was consumed */
+    wire_encode_query(&c->server->conn.out, STR("PGTRICKLE_refused"));
+    conn_flush(&c->server->conn);
+}
+
+/* What the text says may change the session. False: the message is done with, *taken tells how. */
+static bool state_allows(struct client *c, struct str text, bool *taken)
+{
+    struct err e = { 0 };
+    enum session_next next = session_state_on_text(c, text, false, &e);
+
+    *taken = next != SESSION_WAITS;
+    if (next == SESSION_REFUSED)
+        fail_in_place(c, &e);
+    err_clear(&e);
+    return next == SESSION_GO_ON;
+}
+
 /* False: the message is not taken yet. */
 static bool on_query(struct client *c, const struct wire_piece *f)
 {
@@ -802,6 +832,18 @@ static bool on_query(struct client *c, const struct wire_piece *f)
         request_begins(c);
         lending_query(c, text);
         return true;
+    }
+    struct err e = { 0 };
+    switch (session_state_on_text(c, text, true, &e)) {
+    case SESSION_WAITS:
+        return false;
+    case SESSION_REFUSED:
+        refuse_query(c, &e);
+        err_clear(&e);
+        c->discards = !f->ends;
+        return true;
+    case SESSION_GO_ON:
+        break;
     }
     forget_unnamed(c);
     owe(c, ENDS_QUERY);
@@ -892,6 +934,13 @@ static bool on_parse(struct client *c, const struct wire_piece *f)
         return too_large(c, true);
     if (named && tracks_statements(c) && name_in_doubt(c, m.statement))
         return false;
+    bool keeps_state = false, taken;
+    if (kind != INTERCEPT_LEND && mode_of(c) != POOL_MODE_SESSION) {
+        if (named && tracks_statements(c))
+            keeps_state = session_scan_wants(text, false);
+        else if (!state_allows(c, text, &taken))
+            return taken;
+    }
     c->pool->stats.client_parses++;
 
     struct lend_info *lend = NULL;
@@ -923,6 +972,9 @@ static bool on_parse(struct client *c, const struct wire_piece *f)
     }
     if (named && tracks_statements(c)) {
         parse_named(c, m.statement, tail, lend);
+        struct client_statement *cs = client_statement_find(&c->statements, m.statement);
+        if (cs != NULL)
+            cs->keeps_state = keeps_state;
     } else {
         struct client_statement *old = client_statement_find(&c->statements, m.statement);
         if (old != NULL)
@@ -977,6 +1029,10 @@ static bool on_bind(struct client *c, const struct wire_piece *f)
         return true;
     }
     struct client_statement *cs = client_statement_find(&c->statements, m.statement);
+    bool taken;
+    if (cs != NULL && cs->keeps_state && cs->statement != NULL &&
+        !state_allows(c, str_from(cs->statement->body), &taken))
+        return taken;
     c->pool->stats.binds++;
     forget_lend_portal(c, m.portal);
     if (cs != NULL && cs->lend != NULL)
@@ -1381,12 +1437,77 @@ void client_on_server_lost(struct client *c, const char *reason, struct str erro
         client_fail(c, "08P01", "%s", reason);
 }
 
+/* True: the server went back to the pool. */
+static bool let_go(struct client *c)
+{
+    struct server *s = c->server;
+
+    if (c->lend != NULL || c->lend_block || !server_is_clean(s) ||
+        !wire_reader_is_between(&c->reader))
+        return false;
+    if (mode_of(c) == POOL_MODE_SESSION || !session_state_may_let_go(c)) {
+        if (c->discarded && s->owed.count == 0) {
+            c->discarded = false;
+            server_set_again(s);
+        }
+        return false;
+    }
+    c->discarded = false;
+    client_statements_clear(&c->lend_portals, &proxy_of(c)->statements);
+    forget_unnamed(c);
+    set_state(c, CLIENT_IDLE);
+    if (c->conn.held)
+        conn_wake(&c->conn);
+    server_unlink(s, false);
+    return true;
+}
+
+void client_on_session_known(struct client *c)
+{
+    session_state_on_look_done(c);
+    let_go(c);
+}
+
+void client_on_session_discarded(struct client *c)
+{
+    if (c->startup == NULL && c->settings == NULL)
+        return;
+    take_startup_settings(c);
+    c->discarded = true;
+}
+
+void client_tell_startup_parameters(struct client *c)
+{
+    struct str name, value;
+
+    for (size_t n = 0; n < settings_count(c->startup); n++) {
+        settings_at(c->startup, n, &name, &value);
+        int i = params_find(&proxy_of(c)->params_names, name);
+        const char *now = i >= 0 ? params_get(&c->params, i) : NULL;
+        if (now == NULL || str_equal(str_from(now), value))
+            continue;
+        params_set(&c->params, i, value);
+        wire_encode_parameter_status(&c->conn.out, str_from(proxy_of(c)->params_names.name[i]),
+                                     value);
+    }
+    conn_flush(&c->conn);
+}
+
+void client_on_canonical(struct client *c, struct str name, const char *asked, struct str value)
+{
+    const char *startup = settings_get(c->startup, name);
+
+    if (startup == NULL || strcmp(startup, asked) != 0)
+        return;
+    settings_put(&c->startup, name, value);
+    share_settings(&c->startup, &c->pool->last_startup);
+}
+
 void client_on_batch_done(struct client *c)
 {
     struct server *s = c->server;
     struct stats *stats = &c->pool->stats;
     uint64_t now = c->conn.worker->now_us;
-    enum pool_mode mode = mode_of(c);
 
     stats->queries++;
     stats->query_us += now - c->request_at_us;
@@ -1397,15 +1518,7 @@ void client_on_batch_done(struct client *c)
         stats->xact_us += now - c->xact_at_us;
         c->xact_at_us = 0;
     }
-    if (mode != POOL_MODE_SESSION && c->lend == NULL && !c->lend_block && server_is_clean(s) &&
-        wire_reader_is_between(&c->reader)) {
-        client_statements_clear(&c->lend_portals, &proxy_of(c)->statements);
-        forget_unnamed(c);
-        set_state(c, CLIENT_IDLE);
-        if (c->conn.held)
-            conn_wake(&c->conn);
-        server_unlink(s, false);
-    } else {
+    if (!let_go(c)) {
         if (c->has_deadlines)
             client_update_timer(c);
         if (c->lend != NULL && s->owed.count == 0)

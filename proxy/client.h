@@ -28,6 +28,7 @@
 #include "proxy/timers.h"
 
 struct login;
+struct session;
 struct settings;
 struct lending;
 struct cancel_request;
@@ -93,7 +94,9 @@ struct client {
     struct params params;
     struct settings *startup;  /* what the startup packet asked for, reported parameters too */
     struct settings *settings; /* what must be set on its server beside params */
+    struct session *session;   /* proxy/session_state.h; NULL: never had use for it */
     bool settings_proven;      /* a server has taken params and settings */
+    bool discarded;            /* DISCARD ALL: what the startup packet asked for is due again */
     struct timer timer;        /* the deadline that fits the state */
     uint64_t connected_at_us;
     uint64_t request_at_us; /* first byte of the running request */
@@ -138,6 +141,14 @@ void client_on_batch_done(struct client *c);
 /* Its server is to be closed when free; in session mode server_fast_close does not wait for that.
  */
 void client_on_server_retired(struct client *c);
+/* What it left in its session is known now: the server may go back. */
+void client_on_session_known(struct client *c);
+/* DISCARD ALL: its settings are those of the startup packet again. */
+void client_on_session_discarded(struct client *c);
+/* And their values are told, before a ReadyForQuery. */
+void client_tell_startup_parameters(struct client *c);
+/* The server's spelling of a value that the client asked for. */
+void client_on_canonical(struct client *c, struct str name, const char *asked, struct str value);
 /* Nothing is owed any more: a lend_job that waited for it can start. */
 void client_on_quiet(struct client *c);
 /* A statement that was forwarded registered requests: they are completed before its ReadyForQuery,

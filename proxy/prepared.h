@@ -50,6 +50,7 @@ struct client_statement {
     size_t name_len;
     uint32_t serial;
     bool closing;                /* a Close is under way: the name is free again */
+    bool keeps_state;            /* what it says may change the session: looked at by each Bind */
     struct statement *statement; /* NULL: only lend is of interest (session pooling, unnamed) */
     struct lend_info *lend;      /* NULL: an ordinary statement */
 };

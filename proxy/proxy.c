@@ -12,6 +12,7 @@
 #include "proxy/pool.h"
 #include "proxy/pool_common.h"
 #include "proxy/server.h"
+#include "proxy/session_state.h"
 #include "proxy/shutdown.h"
 #include "proxy/view_service.h"
 #include "proxy/worker.h"
@@ -824,12 +825,15 @@ static void view_clients(void *core, struct admin_sink *sink)
 {
     struct proxy *p = core;
     const struct worker *w = p->workers[0];
+    struct text pinned;
 
+    text_init(&pinned);
     EACH_WORKER(p, worker)
     LIST_FOREACH(&worker->clients, n)
     {
         const struct client *c = LIST_ITEM(n, struct client, worker_node);
         struct address local = conn_local(&c->conn);
+        uint64_t since_us = 0;
         bool waits = c->state == CLIENT_WAITING || c->state == CLIENT_LOGIN_WAIT;
         struct admin_socket row = {
             .user = c->user_name,
@@ -851,11 +855,15 @@ static void view_clients(void *core, struct admin_sink *sink)
             .application_name = params_get(&c->params, PARAM_APPLICATION_NAME),
             .prepared_statements = (int)c->statements.count,
             .id = c->id,
+            .pinned_by = session_state_pinned_by(c, &pinned, &since_us),
+            .pinned_us = (int64_t)(w->now_us - since_us),
+            .server_pid = c->server != NULL ? c->server->backend_pid : 0,
             .pkt_avail = (int)bytequeue_len(&c->conn.in),
             .send_avail = (int)bytequeue_len(&c->conn.out),
         };
         admin_put_socket(sink, &row);
     }
+    text_free(&pinned);
 }
 
 static void view_servers(void *core, struct admin_sink *sink)

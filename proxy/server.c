@@ -17,6 +17,7 @@
 #include "proxy/client.h"
 #include "proxy/lending.h"
 #include "proxy/login.h"
+#include "proxy/session_state.h"
 #include "proxy/settings.h"
 
 /* Messages that are looked into come whole up to this; what is longer only streams by. */
@@ -93,6 +94,12 @@ struct reply_owed *server_owe(struct server *s, enum reply_ends ends, enum reply
 static struct reply_owed *owed_first(struct server *s)
 {
     return s->owed.count == 0 ? NULL : &s->owed.ring[s->owed.head];
+}
+
+/* Settings, and the question what a session left: not the client's. */
+static bool is_own(const struct reply_owed *o)
+{
+    return o != NULL && (o->sets || o->looks);
 }
 
 static void owed_pop(struct server *s)
@@ -630,6 +637,15 @@ static void on_command_complete(struct server *s, struct str body)
 
     if (str_equal(tag, STR("DISCARD ALL")) || str_equal(tag, STR("DEALLOCATE ALL")))
         forget_statements(s);
+    if (str_equal(tag, STR("DISCARD ALL"))) {
+        settings_unref(s->settings);
+        s->settings = NULL;
+        s->settings_doubt = false;
+    } else if (s->state == SERVER_RESETTING && str_equal(tag, STR("RESET"))) {
+        s->settings_doubt = s->settings != NULL;
+    }
+    if (s->state == SERVER_IN_USE && s->client != NULL && !is_own(owed_first(s)))
+        session_state_on_tag(s->client, tag);
 }
 
 /* What the client wants is set. The server's spelling of a value is the canonical one. */
@@ -646,6 +662,7 @@ static void on_settings_set(struct server *s)
             client_log(c, LEVEL_DEBUG,
                        "varcache_set_canonical: setting %s to its canonical version %s -> %s",
                        names->name[i], asked, got);
+        client_on_canonical(c, str_from(names->name[i]), asked, str_from(got));
         params_share(&c->params, &s->params, i);
     }
     params_unify(&c->params, &s->params);
@@ -657,8 +674,9 @@ static void on_ready(struct server *s, const struct wire_piece *f, struct run *r
 {
     enum wire_status status;
     struct reply_owed *o = owed_first(s);
-    bool forwarded = o == NULL || o->audience == REPLY_FORWARDED;
-    bool sets = o != NULL && o->sets;
+    bool forwarded =
+        o == NULL || o->audience == REPLY_FORWARDED || o->audience == REPLY_SUBSTITUTED;
+    bool sets = o != NULL && o->sets, looks = o != NULL && o->looks;
     struct client *c = s->client;
 
     if (!wire_decode_ready(f->body, &status)) {
@@ -682,6 +700,8 @@ static void on_ready(struct server *s, const struct wire_piece *f, struct run *r
         return;
     case SERVER_TESTING:
     case SERVER_RESETTING:
+        if (s->owed.count > 0)
+            return; /* the answer to what the client that is gone needed */
         timer_unset(&s->conn.worker->timers, &s->timer);
         if (status != STATUS_IDLE) {
             server_close(s, "unclean server");
@@ -697,6 +717,12 @@ static void on_ready(struct server *s, const struct wire_piece *f, struct run *r
     case SERVER_CLOSED:
     case SERVER_IN_USE:
         break;
+    }
+    if (looks) {
+        run_end(s, r);
+        client_on_session_known(c);
+        if (s->client != c)
+            return;
     }
     if (!forwarded) {
         if (s->owed.count > 0 && owed_first(s)->audience == REPLY_FAKED) {
@@ -722,6 +748,10 @@ static void on_ready(struct server *s, const struct wire_piece *f, struct run *r
         client_fail_both(c, "transaction blocks not allowed in statement pooling mode");
         return;
     }
+    if (c->discarded && status == STATUS_IDLE) {
+        run_end(s, r);
+        client_tell_startup_parameters(c);
+    }
     run_add(s, r, f->bytes);
     if (s->owed.count == 0 || owed_first(s)->audience == REPLY_FAKED) {
         run_end(s, r);
@@ -737,6 +767,19 @@ static bool is_asynchronous(char tag)
            tag == BE_PARAMETER_STATUS;
 }
 
+/* The answer to the question what the client left in the session. */
+static void on_look(struct server *s, const struct wire_piece *f)
+{
+    struct client *c = s->client;
+
+    if (f->tag == BE_DATA_ROW && f->starts)
+        session_state_on_look_row(c, f->ends ? f->body : (struct str){ "", 0 });
+    else if (f->tag == BE_COMMAND_COMPLETE)
+        session_state_on_look_result(c);
+    else if (f->tag == BE_ERROR)
+        session_state_on_look_error(c, f->body);
+}
+
 /* Takes one piece. False: stop, s may be closed or lent. */
 static bool on_piece(struct server *s, const struct wire_piece *f, struct run *r)
 {
@@ -749,6 +792,11 @@ static bool on_piece(struct server *s, const struct wire_piece *f, struct run *r
         run_end(s, r);
         lose(s, "bad packet from server", (struct str){ "", 0 });
         return false;
+    }
+    if (o != NULL && o->looks && s->state != SERVER_SYNCING && f->tag != BE_READY_FOR_QUERY &&
+        f->tag != BE_PARAMETER_STATUS) {
+        on_look(s, f);
+        return true;
     }
     if (f->starts) {
         switch (f->tag) {
@@ -767,7 +815,7 @@ static bool on_piece(struct server *s, const struct wire_piece *f, struct run *r
                     run_add(s, r, f->bytes);
                 return true;
             }
-            if (s->state == SERVER_IN_USE)
+            if (s->state == SERVER_IN_USE && !is_own(o))
                 run_add(s, r, f->bytes);
             return true;
         case BE_NOTIFICATION:
@@ -883,7 +931,8 @@ static size_t on_bytes(struct conn *conn, struct str bytes)
         }
         if (wire_reader_is_between(&s->reader)) {
             result = wire_peek_header(SENT_BY_BACKEND, rest, &h);
-            s->reader.whole_max = whole_max(h.tag);
+            s->reader.whole_max =
+                s->owed.count > 0 && owed_first(s)->looks ? WHOLE_MAX : whole_max(h.tag);
         }
         if (result == WIRE_FRAME)
             result = wire_reader_next(&s->reader, rest, &f);
@@ -1013,6 +1062,11 @@ static bool send_settings(struct server *s)
     return at_once;
 }
 
+void server_set_again(struct server *s)
+{
+    send_settings(s);
+}
+
 void server_link(struct server *s, struct client *c)
 {
     bool waits = false;
@@ -1063,6 +1117,22 @@ void server_unlink(struct server *s, bool client_is_gone)
     conn_pause(&s->conn, false);
     if (s->replication != REPLICATION_NONE) {
         server_close(s, "client close request");
+        return;
+    }
+    bool owes_only_own = client_is_gone && c != NULL && s->state == SERVER_IN_USE &&
+                         s->owed.count > 0 && s->tx_status == STATUS_IDLE && !s->copy_in &&
+                         !s->marked && !s->retire && wire_reader_is_between(&s->reader) &&
+                         wire_reader_is_between(&c->reader);
+    for (unsigned i = 0; i < s->owed.count && owes_only_own; i++)
+        owes_only_own = is_own(owed_at(s, i));
+    enum session_left left =
+        !client_is_gone || c == NULL ? SESSION_LEFT_NOTHING : session_state_left(c);
+    if (left == SESSION_LEFT_MORE) {
+        server_close(s, "state of its client that can't be discarded");
+        return;
+    }
+    if ((clean && left == SESSION_LEFT_STATE && !s->retire) || owes_only_own) {
+        send_own_query(s, "DISCARD ALL", SERVER_RESETTING);
         return;
     }
     if (client_is_gone && !clean) {

@@ -68,6 +68,7 @@ struct reply_owed {
     bool client_has;   /* Parse: the client's name `serial` is known since */
     bool client_lacks; /* Close: the client's name `serial` goes when this succeeds */
     bool sets;         /* ours, sets what the client wants: an error ends both */
+    bool looks;        /* ours, asks what the client left in the session */
     uint32_t serial;
     struct statement *statement; /* a reference, or NULL */
     char *error;                 /* REPLY_SUBSTITUTED: an ErrorResponse frame, malloc */
@@ -139,6 +140,8 @@ void server_lose(struct server *s, const char *reason);
 
 /* Linked to a client from now on: parameters are set first if they differ. */
 void server_link(struct server *s, struct client *c);
+/* The same for one that is linked already and was reset by its client. */
+void server_set_again(struct server *s);
 /* The client lets go of it. Clean: goes back to the pool (reset first in session mode); else it is
  * closed, with a cancel request when a query runs. */
 void server_unlink(struct server *s, bool client_is_gone);

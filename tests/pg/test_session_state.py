@@ -33,6 +33,12 @@ def expect(what, got, wanted):
         raise pg.Failure(f"{what} is {got!r}, not {wanted!r}")
 
 
+def pinned(d):
+    """What pins servers, one for each client."""
+    with d.connect("pgbouncer") as console:
+        return [row[4] for row in console.execute("SHOW PINNED").fetchall()]
+
+
 # ---- parameters ---------------------------------------------------------------------------------
 
 
@@ -117,3 +123,174 @@ def test_drivers_startup_packets(world):
             startup(d, user="postgres", database="postgres", geqo="off")[0].close()
         except (pg.Failure, psycopg.OperationalError) as e:
             raise pg.Failure(f"not ignored: {e}") from e
+
+
+# ---- SET ----------------------------------------------------------------------------------------
+
+
+def follow(a, b, name, value, default, change):
+    """`change` by A; B sees the default, A its value, on the same server."""
+    for statement in [change] if isinstance(change, str) else change:
+        a.execute(statement)
+    for _ in range(2):
+        expect(f"B's {name} after {change}", b.execute("SELECT current_setting(%s, true)", (name,)).fetchone()[0]
+               or "", default)
+        expect(f"A's {name} after {change}", a.execute("SELECT current_setting(%s, true)", (name,)).fetchone()[0]
+               or "", value)
+
+
+@smoke
+def test_what_is_set_follows_the_client(world):
+    with pooler(world) as d, d.connect() as a, d.connect() as b:
+        # psycopg prepares what it has seen five times: the state must be found in Binds too.
+        follow(a, b, "timezone", "Asia/Tokyo", show(b, "timezone"), "SET TIME ZONE 'Asia/Tokyo'")
+        follow(a, b, "statement_timeout", "11s", "0", "SET statement_timeout = '11s'")
+        follow(a, b, "statement_timeout", "12s", "0", "SELECT set_config('statement_timeout', '12s', false)")
+        follow(a, b, "statement_timeout", "12s", "0", "SELECT set_config('statement_timeout', '9s', true)")
+        follow(a, b, "statement_timeout", "12s", "0", ("BEGIN", "SET LOCAL statement_timeout = 1000", "COMMIT"))
+        follow(a, b, "statement_timeout", "12s", "0", ("BEGIN", "SET statement_timeout = 1000", "ROLLBACK"))
+        follow(a, b, "statement_timeout", "13s", "0",
+               ("BEGIN", "SET statement_timeout = '13s'", "SAVEPOINT s", "SET statement_timeout = '1s'",
+                "ROLLBACK TO s", "COMMIT"))
+        follow(a, b, "statement_timeout", "14s", "0",
+               "DO $$ BEGIN SET statement_timeout = '14s'; PERFORM set_config('app.x', 'y', false); END $$")
+        follow(a, b, "app.x", "y", "", "SELECT 1")
+        follow(a, b, "search_path", '"Odd one", public', '"$user", public', 'SET search_path = "Odd one", public')
+        follow(a, b, "default_transaction_isolation", "serializable", "read committed",
+               "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE")
+        a.execute("SET app.tenant = 'Ü''\\'")
+        follow(a, b, "app.tenant", "Ü'\\", "", "SELECT 1")
+        follow(a, b, "statement_timeout", "0", "0", "RESET statement_timeout")
+        with a.transaction():
+            pg.expect_error(a, "SELECT 1/0", "22012")
+            with contextlib.suppress(psycopg.Error):
+                a.execute("SET statement_timeout = 77")
+            raise psycopg.Rollback
+        follow(a, b, "statement_timeout", "0", "0", "SELECT 1")
+        a.execute("SET work_mem = '9MB'")
+        a.execute("RESET ALL")
+        follow(a, b, "work_mem", show(b, "work_mem"), show(b, "work_mem"), "SELECT 1")
+
+
+@only(15, 18)
+def test_the_role_follows(world):
+    with world.cluster.connect() as admin:
+        admin.execute("DROP ROLE IF EXISTS session_role")
+        admin.execute("CREATE ROLE session_role")
+    with pooler(world) as d, d.connect() as a, d.connect() as b:
+        a.execute("SET ROLE session_role")
+        a.execute("SET work_mem = '5MB'")
+        for _ in range(2):
+            expect("B is", b.execute("SELECT current_user").fetchone()[0], "postgres")
+            expect("A is", a.execute("SELECT current_user").fetchone()[0], "session_role")
+        a.execute("RESET ROLE")
+        expect("A is", a.execute("SELECT current_user").fetchone()[0], "postgres")
+        # As somebody else altogether: the server is A's until it is itself again.
+        a.execute("SET SESSION AUTHORIZATION session_role")
+        pg.wait_until(lambda: pinned(d) == ["session authorization"], 10, "a pin")
+        a.execute("RESET SESSION AUTHORIZATION")
+        expect("B is", b.execute("SELECT session_user").fetchone()[0], "postgres")
+
+
+@only(15, 18)
+def test_discard_all_gives_back_what_the_startup_packet_asked_for(world):
+    options = "-c statement_timeout=17s"
+    for mode in ("transaction", "session"):
+        with pooler(world, pool_mode=mode, default_pool_size=2) as d, \
+                d.connect(options=options, application_name="me") as a:
+            a.execute("SET statement_timeout = 5")
+            a.execute("SET application_name = 'other'")
+            a.execute("SET app.x = 'y'")
+            a.execute("DISCARD ALL")
+            expect("the name that the driver knows", a.info.parameter_status("application_name"), "me")
+            expect("the timeout", show(a, "statement_timeout"), "17s")
+            expect("the name", show(a, "application_name"), "me")
+            expect("app.x", a.execute("SELECT current_setting('app.x', true)").fetchone()[0] or "", "")
+
+
+# ---- what can't follow ----------------------------------------------------------------------------
+
+
+KEPT = {
+    "advisory locks": ("SELECT pg_advisory_lock(42)", "SELECT pg_advisory_unlock(42)"),
+    "temporary tables": ("CREATE TEMP TABLE kept (a int)", "DROP TABLE kept"),
+    "cursors WITH HOLD": ("DECLARE held CURSOR WITH HOLD FOR SELECT generate_series(1, 3)", "CLOSE held"),
+}
+
+
+@smoke
+def test_state_that_cannot_follow_pins_the_server_while_it_lasts(world):
+    with pooler(world) as d, d.connect() as a, d.connect() as b:
+        for what, (make, end) in KEPT.items():
+            b.execute("SELECT 1")
+            a.execute(make)
+            backend = a.execute("SELECT pg_backend_pid()").fetchone()
+            state = pinned(d)
+            if len(state) != 1 or what not in state[0]:
+                raise pg.Failure(f"{what}: {state}")
+            expect("A's server", a.execute("SELECT pg_backend_pid()").fetchone(), backend)
+            a.execute(end)
+            expect(f"B's after {end}", b.execute("SELECT pg_backend_pid()").fetchone(), backend)
+            expect("pins", pinned(d), [])
+            # Gone with its transaction: nothing is kept.
+            a.execute("BEGIN")
+            a.execute(make)
+            a.execute("ROLLBACK" if what != "advisory locks" else "SELECT pg_advisory_unlock_all()")
+            a.execute("COMMIT")
+            b.execute("SELECT 1")
+        a.execute("BEGIN")
+        a.execute("CREATE TEMP TABLE t ON COMMIT DROP AS SELECT 1 AS x")
+        a.execute("COMMIT")
+        b.execute("SELECT 1")
+        # With DISCARD ALL, and with the end of its client.
+        for make, _ in KEPT.values():
+            a.execute(make)
+        a.execute("DISCARD ALL")
+        backend = b.execute("SELECT pg_backend_pid()").fetchone()
+        with d.connect() as c:
+            for make, _ in KEPT.values():
+                c.execute(make)
+            c.execute("SET app.x = 'c'")
+        expect("the server", b.execute("SELECT pg_backend_pid()").fetchone(), backend)
+        left = b.execute("SELECT (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'),"
+                         " (SELECT count(*) FROM pg_cursors WHERE is_holdable), to_regclass('kept'),"
+                         " coalesce(current_setting('app.x', true), '')").fetchone()
+        expect("what is left", left, (0, 0, None, ""))
+        with d.connect() as c:
+            c.execute("LOAD 'auto_explain'")
+            expect("C's server", c.execute("SELECT pg_backend_pid()").fetchone(), backend)
+        if b.execute("SELECT pg_backend_pid()").fetchone() == backend:
+            raise pg.Failure("a server with a loaded library went to another client")
+
+
+@only(15)
+def test_state_that_cannot_follow_is_refused_or_ignored_where_that_is_wanted(world):
+    databases = {"*": f"host=127.0.0.1 port={world.cluster.port}",
+                 "silent": f"dbname=postgres host=127.0.0.1 port={world.cluster.port} session_state=ignore"}
+    with pooler(world, session_state="error") as d:
+        d.databases = databases
+        d.write_ini()
+        with d.connect("pgbouncer") as console:
+            console.execute("RELOAD")
+        with d.connect() as a, d.connect() as b:
+            for make, _ in KEPT.values():
+                pg.expect_error(a, make, "0A000", hint="")
+                pg.expect_error(a, make + "; SELECT 1", "0A000", hint="")
+                with contextlib.suppress(psycopg.errors.FeatureNotSupported), a.pipeline():
+                    first = a.execute("SELECT 1")
+                    a.execute(make)
+                    a.execute("SELECT 2")
+                expect("the statement before", first.fetchone(), (1,))
+                with a.transaction(force_rollback=True):
+                    pg.expect_error(a, make, "0A000")
+                    pg.expect_error(a, "SELECT 1", "25P02")
+                b.execute("SELECT 1")
+            follow(a, b, "statement_timeout", "9s", "0", "SET statement_timeout = '9s'")
+            with a.transaction():
+                a.execute("CREATE TEMP TABLE t ON COMMIT DROP AS SELECT 1 AS x")
+                a.execute("SELECT pg_advisory_xact_lock(1)")
+        with d.connect("silent") as a, d.connect("silent") as b:
+            a.execute("SET statement_timeout = '9s'")
+            a.execute("CREATE TEMP TABLE seen (a int)")
+            expect("B's timeout", show(b, "statement_timeout"), "9s")
+            b.execute("SELECT * FROM seen")

@@ -1,0 +1,430 @@
+#include "proxy/session_state.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/arena.h"
+#include "protocol/notice.h"
+#include "protocol/query_simple.h"
+#include "protocol/status.h"
+#include "proxy/client.h"
+#include "proxy/server.h"
+#include "proxy/session_scan.h"
+#include "proxy/settings.h"
+
+/* Names of settings that one transaction may touch, in bytes. */
+#define NAMES_MAX 16384
+
+struct session {
+    unsigned touched;      /* kinds, since the last look */
+    struct text names;     /* settings that were touched, each with its NUL */
+    unsigned asked;        /* kinds, by the look that is under way; 0: none is */
+    struct text asked_for; /* names, in the order of its columns */
+    int look_results;      /* of its statements, so far */
+    bool look_failed;
+    unsigned pinned;        /* kinds */
+    const char *pin_reason; /* of session_state_pin */
+    uint64_t pinned_at_us;
+};
+
+/* Kinds that a look answers, in the order of its columns. */
+static const struct {
+    unsigned kind;
+    const char *sql;
+    const char *words;  /* what pins */
+    const char *refuse; /* what is refused */
+    const char *hint;
+} kinds[] = {
+    { SESSION_ADVISORY,
+      "EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype OPERATOR(pg_catalog.=) 'advisory' "
+      "AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid())",
+      "advisory locks", "advisory locks of the session",
+      "Use pg_advisory_xact_lock, whose locks end with the transaction." },
+    { SESSION_TEMP,
+      "EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace OPERATOR(pg_catalog.=) "
+      "pg_catalog.pg_my_temp_schema())",
+      "temporary tables", "temporary tables that outlive their transaction",
+      "Create it in a transaction block, with ON COMMIT DROP." },
+    { SESSION_CURSOR, "EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable)",
+      "cursors WITH HOLD", "cursors WITH HOLD", "Use a cursor inside of a transaction block." },
+    { SESSION_AUTHORIZATION, NULL, "session authorization", "SET SESSION AUTHORIZATION",
+      "Connect as that user, or use SET ROLE." },
+    { SESSION_LOAD, NULL, "loaded libraries", "LOAD",
+      "Preload the library for the database or the role: session_preload_libraries." },
+    { SESSION_UNKNOWN_NAME, NULL, "settings of unknown names",
+      "set_config with a name that is not a literal",
+      "Write the name as a literal, or set it for the transaction only." },
+};
+
+enum { N_KINDS = sizeof(kinds) / sizeof(kinds[0]) };
+
+/* Kinds that no look can answer: once touched they stay. */
+enum { STICKY = SESSION_LOAD | SESSION_UNKNOWN_NAME };
+
+static struct proxy *proxy_of(const struct client *c)
+{
+    return c->conn.worker->proxy;
+}
+
+static struct session *session_of(struct client *c)
+{
+    if (c->session == NULL) {
+        c->session = mem_alloc(sizeof(*c->session));
+        text_init(&c->session->names);
+        text_init(&c->session->asked_for);
+    }
+    return c->session;
+}
+
+void session_state_free(struct client *c)
+{
+    struct session *ss = c->session;
+
+    c->session = NULL;
+    if (ss == NULL)
+        return;
+    text_free(&ss->names);
+    text_free(&ss->asked_for);
+    free(ss);
+}
+
+/* ---- what is touched -------------------------------------------------------------------- */
+
+/* The next of a list of names that end with NUL. */
+static bool next_name(struct str *list, struct str *name)
+{
+    if (list->len == 0)
+        return false;
+    *name = str_from(list->ptr);
+    list->ptr += name->len + 1;
+    list->len -= name->len + 1;
+    return true;
+}
+
+static bool has_name(const struct text *list, struct str name)
+{
+    struct str rest = text_str(list), one;
+
+    while (next_name(&rest, &one))
+        if (str_equal_nocase(one, name))
+            return true;
+    return false;
+}
+
+/* Of the transaction, or reported by the server. */
+static bool needs_no_look(const struct client *c, struct str name)
+{
+    int i = params_find(&proxy_of(c)->params_names, name);
+
+    return (i >= 0 && params_get(&c->server->params, i) != NULL) ||
+           str_equal_nocase(name, STR("transaction_isolation")) ||
+           str_equal_nocase(name, STR("transaction_read_only")) ||
+           str_equal_nocase(name, STR("transaction_deferrable"));
+}
+
+static void touch_names(struct client *c, const struct text *names)
+{
+    struct str rest = text_str(names), name;
+
+    while (next_name(&rest, &name)) {
+        if (needs_no_look(c, name))
+            continue;
+        struct session *ss = session_of(c);
+        ss->touched |= SESSION_SETTINGS;
+        if (has_name(&ss->names, name))
+            continue;
+        if (ss->names.len + name.len >= NAMES_MAX) {
+            ss->touched |= SESSION_UNKNOWN_NAME;
+            return;
+        }
+        text_put_str(&ss->names, name);
+        text_put_char(&ss->names, '\0');
+    }
+}
+
+static enum session_next refuse(unsigned makes, struct err *e)
+{
+    for (size_t i = 0; i < N_KINDS; i++) {
+        if (!(makes & kinds[i].kind))
+            continue;
+        err_set(e, ERR_REFUSAL, "0A000", "%s can't be used in transaction pooling",
+                kinds[i].refuse);
+        err_detail(e, "The next transaction may run on another server connection "
+                      "(session_state = error).");
+        err_hint(e, "%s", kinds[i].hint);
+        return SESSION_REFUSED;
+    }
+    return SESSION_GO_ON;
+}
+
+static bool standard_strings(const struct client *c)
+{
+    const char *v = params_get(&c->params, PARAM_STANDARD_CONFORMING_STRINGS);
+
+    return v == NULL || strcmp(v, "off") != 0;
+}
+
+enum session_next session_state_on_text(struct client *c, struct str text, bool many, struct err *e)
+{
+    struct session_found found;
+    enum session_next next = SESSION_GO_ON;
+
+    if (pool_mode_of(c->pool) == POOL_MODE_SESSION || !session_scan_wants(text, many))
+        return SESSION_GO_ON;
+    session_scan(text, standard_strings(c), &found);
+    switch (config_session_state(proxy_of(c)->config, c->db->entry, c->pool->user->entry)) {
+    case SESSION_STATE_ERROR:
+        next = refuse(found.makes, e);
+        break;
+    case SESSION_STATE_IGNORE:
+        found.touches = found.ends = 0;
+        break;
+    case SESSION_STATE_PIN:
+    case SESSION_STATE_UNSET:
+        break;
+    }
+    if (next == SESSION_GO_ON) {
+        if (found.touches & SESSION_SETTINGS)
+            touch_names(c, &found.names);
+        unsigned touches =
+            found.touches & ~(unsigned)(SESSION_SETTINGS | SESSION_LISTEN | SESSION_UNLISTEN);
+        if (c->session != NULL)
+            touches |= found.ends & c->session->pinned;
+        if (touches != 0)
+            session_of(c)->touched |= touches;
+    }
+    session_found_free(&found);
+    return next;
+}
+
+/* ---- the look --------------------------------------------------------------------------- */
+
+static void put_column(struct text *sql, bool *first)
+{
+    text_put(sql, *first ? "SELECT " : ", ");
+    *first = false;
+}
+
+/* False: there is nothing to be asked. */
+static bool put_look(struct client *c, struct text *sql)
+{
+    struct session *ss = c->session;
+    struct str names, name, value;
+    bool first = true;
+
+    for (size_t i = 0; i < N_KINDS; i++) {
+        if (!(ss->asked & kinds[i].kind & ~(unsigned)STICKY))
+            continue;
+        put_column(sql, &first);
+        if (kinds[i].kind == SESSION_AUTHORIZATION) {
+            text_put(sql, "session_user::pg_catalog.text OPERATOR(pg_catalog.<>) ");
+            text_put_literal(sql, str_from(c->pool->user->name));
+        } else {
+            text_put(sql, kinds[i].sql);
+        }
+    }
+    if (ss->asked & SESSION_RESET_ALL) {
+        for (size_t i = 0; i < settings_count(c->settings); i++) {
+            settings_at(c->settings, i, &name, &value);
+            if (has_name(&ss->asked_for, name))
+                continue;
+            text_put_str(&ss->asked_for, name);
+            text_put_char(&ss->asked_for, '\0');
+        }
+    }
+    names = text_str(&ss->asked_for);
+    while (next_name(&names, &name)) {
+        put_column(sql, &first);
+        text_put(sql, "pg_catalog.current_setting(");
+        text_put_literal(sql, name);
+        text_put(sql, ", true)");
+    }
+    return !first;
+}
+
+static void set_pinned(struct client *c, unsigned pinned)
+{
+    struct session *ss = c->session;
+    bool was = ss->pinned != 0 || ss->pin_reason != NULL;
+    struct text t;
+    uint64_t since;
+
+    ss->pinned = pinned;
+    bool is = ss->pinned != 0 || ss->pin_reason != NULL;
+    if (was == is)
+        return;
+    ss->pinned_at_us = c->conn.worker->now_us;
+    text_init(&t);
+    if (is)
+        client_log(c, LEVEL_LOG, "server connection pinned by %s",
+                   session_state_pinned_by(c, &t, &since));
+    else
+        client_log(c, LEVEL_LOG, "server connection no longer pinned");
+    text_free(&t);
+}
+
+bool session_state_may_let_go(struct client *c)
+{
+    struct session *ss = c->session;
+    struct text sql, swap;
+
+    if (ss == NULL)
+        return true;
+    if (ss->touched != 0 && ss->asked == 0) {
+        ss->asked = ss->touched;
+        ss->touched = 0;
+        swap = ss->asked_for;
+        ss->asked_for = ss->names;
+        ss->names = swap;
+        text_clear(&ss->names);
+        ss->look_results = 0;
+        ss->look_failed = false;
+        text_init(&sql);
+        bool asks = put_look(c, &sql);
+        if (asks) {
+            wire_encode_query(&c->server->conn.out, text_str(&sql));
+            conn_flush(&c->server->conn);
+            server_owe(c->server, ENDS_QUERY, REPLY_SWALLOWED)->looks = true;
+        } else {
+            set_pinned(c, ss->pinned | (ss->asked & STICKY));
+            ss->asked = 0;
+        }
+        text_free(&sql);
+    }
+    return ss->asked == 0 && ss->pinned == 0 && ss->pin_reason == NULL;
+}
+
+void session_state_on_look_row(struct client *c, struct str body)
+{
+    struct session *ss = c != NULL ? c->session : NULL;
+    struct wire_cursor row = wire_cursor(body);
+    unsigned pinned;
+    struct str names, name, value;
+    bool is_null;
+
+    if (ss == NULL || ss->look_results > 0)
+        return;
+    pinned = ss->pinned & ~ss->asked;
+    wire_u16(&row);
+    for (size_t i = 0; i < N_KINDS; i++) {
+        if (!(ss->asked & kinds[i].kind & ~(unsigned)STICKY))
+            continue;
+        value = wire_value(&row, &is_null);
+        if (!str_equal(value, STR("f")))
+            pinned |= kinds[i].kind;
+    }
+    names = text_str(&ss->asked_for);
+    while (next_name(&names, &name)) {
+        value = wire_value(&row, &is_null);
+        bool none = str_equal(name, STR("role")) && str_equal(value, STR("none"));
+        if (is_null || none)
+            settings_remove(&c->settings, name);
+        else if (wire_ok(&row) && !settings_put(&c->settings, name, value))
+            pinned |= SESSION_SETTINGS;
+    }
+    if (!wire_at_end(&row))
+        ss->look_failed = true;
+    set_pinned(c, pinned | (ss->asked & STICKY));
+}
+
+void session_state_on_look_result(struct client *c)
+{
+    if (c != NULL && c->session != NULL)
+        c->session->look_results++;
+}
+
+void session_state_on_look_error(struct client *c, struct str body)
+{
+    struct err e = { 0 };
+
+    if (c == NULL || c->session == NULL)
+        return;
+    notice_decode_err(body, &e);
+    client_log(c, LEVEL_WARNING, "what is left in the session is not known: %s", e.message);
+    err_clear(&e);
+    c->session->look_failed = true;
+}
+
+void session_state_on_look_done(struct client *c)
+{
+    struct session *ss = c->session;
+
+    if (ss == NULL)
+        return;
+    if (ss->look_failed || ss->look_results == 0) {
+        session_state_pin(c, "unknown state");
+    } else {
+        settings_unref(c->server->settings);
+        c->server->settings = settings_ref(c->settings);
+        c->server->settings_doubt = false;
+    }
+    ss->asked = 0;
+    text_clear(&ss->asked_for);
+}
+
+/* ---- pinned ----------------------------------------------------------------------------- */
+
+void session_state_pin(struct client *c, const char *reason)
+{
+    struct session *ss = session_of(c);
+
+    if (ss->pin_reason != NULL)
+        return;
+    bool was = ss->pinned != 0;
+    ss->pin_reason = reason;
+    if (!was) {
+        ss->pinned_at_us = c->conn.worker->now_us;
+        client_log(c, LEVEL_LOG, "server connection pinned by %s", reason);
+    }
+}
+
+const char *session_state_pinned_by(const struct client *c, struct text *t, uint64_t *since_us)
+{
+    const struct session *ss = c->session;
+
+    if (ss == NULL || (ss->pinned == 0 && ss->pin_reason == NULL))
+        return NULL;
+    *since_us = ss->pinned_at_us;
+    text_clear(t);
+    for (size_t i = 0; i < N_KINDS; i++)
+        if (ss->pinned & kinds[i].kind)
+            text_printf(t, "%s%s", t->len > 0 ? ", " : "", kinds[i].words);
+    if (ss->pinned & SESSION_SETTINGS)
+        text_printf(t, "%stoo many settings", t->len > 0 ? ", " : "");
+    if (ss->pin_reason != NULL)
+        text_printf(t, "%s%s", t->len > 0 ? ", " : "", ss->pin_reason);
+    return t->ptr;
+}
+
+enum session_left session_state_left(const struct client *c)
+{
+    const struct session *ss = c->session;
+
+    if (ss == NULL)
+        return SESSION_LEFT_NOTHING;
+    if ((ss->pinned | ss->touched | ss->asked) & SESSION_LOAD)
+        return SESSION_LEFT_MORE;
+    return ss->pinned != 0 || ss->touched != 0 || ss->asked != 0 || ss->pin_reason != NULL
+               ? SESSION_LEFT_STATE
+               : SESSION_LEFT_NOTHING;
+}
+
+void session_state_on_tag(struct client *c, struct str tag)
+{
+    struct server *s = c->server;
+
+    if (str_equal(tag, STR("DISCARD ALL"))) {
+        client_on_session_discarded(c);
+        if (c->session != NULL) {
+            c->session->touched &= SESSION_LOAD;
+            text_clear(&c->session->names);
+            c->session->pin_reason = NULL;
+            set_pinned(c, c->session->pinned & SESSION_LOAD);
+        }
+    } else if ((str_equal(tag, STR("SET")) || str_equal(tag, STR("RESET"))) &&
+               (pool_mode_of(c->pool) == POOL_MODE_SESSION ||
+                config_session_state(proxy_of(c)->config, c->db->entry, c->pool->user->entry) ==
+                    SESSION_STATE_IGNORE)) {
+        s->settings_doubt = s->settings != NULL;
+    }
+}
