@@ -1346,7 +1346,9 @@ static size_t take_console(struct client *c, struct str bytes)
             return used;
         }
         size_t before = bytequeue_len(&c->conn.out);
+        proxy_halt_workers(proxy_of(c));
         enum admin_next next = admin_on_message(c->admin, f.tag, f.body, &c->conn.out);
+        proxy_release_workers(proxy_of(c));
         proxy_of(c)->admin_stats.client_bytes += f.bytes.len;
         proxy_of(c)->admin_stats.server_bytes += bytequeue_len(&c->conn.out) - before;
         if (f.tag == FE_QUERY || f.tag == FE_SYNC) {

@@ -4,8 +4,8 @@
  * CONFIG_KEYS(X): section [pgtrickle] or [pgbouncer].
  *     X(kind, name, default, when, help)
  *     kind: STRING, INT, BOOL, TIME (seconds in the file, microseconds in field name_us),
- *           or an enumeration (POOL_MODE, AUTH_TYPE, SSLMODE, SHUTDOWN_MODE, OCTAL is an int in octal).
- *     when: RELOAD can change while running, BOOT is read at start only.
+ *           or an enumeration (POOL_MODE, AUTH_TYPE, SSLMODE, SHUTDOWN_MODE, OCTAL is an int in
+ * octal). when: RELOAD can change while running, BOOT is read at start only.
  * CONFIG_DATABASE_KEYS(X), CONFIG_USER_KEYS(X), CONFIG_PEER_KEYS(X): the words of a connection
  *     string.  X(kind, name, help). Numbers and times that are not given are -1, strings NULL.
  */

@@ -110,7 +110,7 @@ struct io_ops {
     void (*release)(struct io *io);
     void (*listen_stop)(struct io *io, bool tcp, bool unix_socket);
     void (*listen_pause)(struct io *io, bool paused); /* connections wait in the kernel */
-    void (*configured)(struct io *io); /* proxy.config is another */
+    void (*configured)(struct io *io);                /* proxy.config is another */
     /* For the service manager: lines as sd_notify(3) has them. */
     void (*notify)(struct io *io, const char *text);
 };

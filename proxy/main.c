@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <pwd.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -124,6 +125,17 @@ static void tell_ready(struct systemd *systemd, struct listeners *listeners, str
     systemd_notify(systemd, text);
 }
 
+/* The cores that we may run on, at most 4: more would wait for each other more than for work. */
+static int worker_count(const struct config *config)
+{
+    cpu_set_t cores;
+
+    if (config->worker_threads > 0)
+        return config->worker_threads < WORKERS_MAX ? config->worker_threads : WORKERS_MAX;
+    int n = sched_getaffinity(0, sizeof(cores), &cores) == 0 ? CPU_COUNT(&cores) : 1;
+    return n < 1 ? 1 : n > 4 ? 4 : n;
+}
+
 int main(int argc, char **argv)
 {
     struct options o;
@@ -137,6 +149,8 @@ int main(int argc, char **argv)
     struct config *config = NULL;
     struct proxy *p = NULL;
     struct io *io = NULL;
+    struct io *ios[WORKERS_MAX];
+    int n_workers = 1;
     char *pidfile = NULL; /* written by us */
     int status = 1;
     int ready = -1;
@@ -178,9 +192,12 @@ int main(int argc, char **argv)
     io = io_new(&e);
     if (io == NULL)
         goto out;
+    n_workers = worker_count(config);
+    if (!io_add_workers(io, n_workers, ios, &e))
+        goto out;
     io_attach(io, listeners, systemd);
     views = view_service_new(config, userlist, log);
-    p = proxy_new(config, userlist, log, views, io_ops_real(), &io, 1, io_monotonic_us(),
+    p = proxy_new(config, userlist, log, views, io_ops_real(), ios, n_workers, io_monotonic_us(),
                   io_wall_us());
     p->quiet = o.quiet || o.daemon;
     p->verbose = o.verbose;

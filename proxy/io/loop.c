@@ -21,6 +21,7 @@
 
 #include "base/arena.h"
 #include "proxy/client.h"
+#include "proxy/io/crew.h"
 #include "proxy/io/jobs.h"
 #include "proxy/io/listen.h"
 #include "proxy/io/systemd.h"
@@ -57,6 +58,10 @@ struct io {
     struct listeners *listeners; /* worker 0: borrowed, as the next */
     struct systemd *systemd;
     struct proxy *proxy;
+    struct worker *worker; /* whose loop this is */
+    struct crew *crew;     /* shared by all loops */
+    struct io **all;       /* the loops; of the first one only, as the next */
+    int n_all;
     uint64_t timer_at_us;
     struct list lent; /* sockets whose descriptor a job has */
     bool stopping;
@@ -83,12 +88,12 @@ int64_t io_wall_us(void)
 /* Around every event: the clock before, settling and the next deadline after. */
 static void enter(struct io *io)
 {
-    io->proxy->workers[0]->now_us = io_monotonic_us();
+    io->worker->now_us = io_monotonic_us();
 }
 
 static void leave(struct io *io)
 {
-    struct worker *w = io->proxy->workers[0];
+    struct worker *w = io->worker;
 
     worker_settle(w);
     uint64_t at = worker_next_timer(w);
@@ -113,7 +118,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
     (void)what;
     enter(io);
     io->timer_at_us = UINT64_MAX;
-    worker_run_timers(io->proxy->workers[0]);
+    worker_run_timers(io->worker);
     leave(io);
 }
 
@@ -502,6 +507,27 @@ static void op_take_back(struct io *io, struct conn *c)
         wait_writable(s);
 }
 
+static void op_detach(struct io *io, struct conn *c)
+{
+    struct socket *s = c->socket;
+
+    (void)io;
+    socket_events_free(s);
+    s->io = NULL;
+}
+
+static void op_attach(struct io *io, struct conn *c)
+{
+    struct socket *s = c->socket;
+
+    s->io = io;
+    socket_attach(s);
+    if (c->reading)
+        event_add(s->read_event, NULL);
+    if (s->writing || s->broken)
+        wait_writable(s);
+}
+
 static void op_shutdown(struct io *io, struct conn *c)
 {
     struct socket *s = c->socket;
@@ -550,6 +576,24 @@ static void op_wake(struct io *io)
         ;
 }
 
+static void wake_others(void *arg)
+{
+    struct io *io = arg;
+
+    for (int i = 1; i < io->n_all; i++)
+        op_wake(io->all[i]);
+}
+
+static void op_halt(struct io *io)
+{
+    crew_halt(io->crew, wake_others, io);
+}
+
+static void op_release(struct io *io)
+{
+    crew_release(io->crew);
+}
+
 static void op_listen_stop(struct io *io, bool tcp, bool unix_socket)
 {
     listeners_stop(io->listeners, tcp, unix_socket);
@@ -591,12 +635,67 @@ const struct io_ops *io_ops_real(void)
         .configured = op_configured,
         .notify = op_notify,
         .wake = op_wake,
+        .detach = op_detach,
+        .attach = op_attach,
+        .halt = op_halt,
+        .release = op_release,
     };
 
     return &ops;
 }
 
 /* ---- clients come ----------------------------------------------------------------------- */
+
+static void welcome(struct worker *w, int fd, const struct address *peer)
+{
+    struct socket *s = mem_alloc(sizeof(*s));
+    struct client *c = client_new(w, peer);
+
+    s->io = w->io;
+    s->conn = &c->conn;
+    s->fd = fd;
+    c->conn.socket = s;
+    socket_attach(s);
+    c->conn.reading = true;
+    event_add(s->read_event, NULL);
+}
+
+/* An accepted connection on its way to another worker. */
+struct newcomer {
+    struct letter letter; /* first */
+    int fd;
+    struct address peer;
+    char host[INET6_ADDRSTRLEN];
+};
+
+static void deliver_newcomer(struct worker *w, struct letter *l)
+{
+    struct newcomer *n = (struct newcomer *)(void *)l;
+
+    w->load--; /* it was counted on its way */
+    welcome(w, n->fd, &n->peer);
+    free(n);
+}
+
+static void hand_over(struct proxy *p, int fd, const struct address *peer)
+{
+    struct worker *w = proxy_least_loaded(p);
+
+    if (w->index == 0) {
+        welcome(w, fd, peer);
+        return;
+    }
+    struct newcomer *n = mem_alloc(sizeof(*n));
+    n->letter.deliver = deliver_newcomer;
+    n->fd = fd;
+    n->peer = *peer;
+    if (peer->host != NULL) {
+        snprintf(n->host, sizeof(n->host), "%s", peer->host);
+        n->peer.host = n->host;
+    }
+    w->load++;
+    worker_post(w, &n->letter);
+}
 
 static void accepted(void *arg, int fd, const struct sockaddr_storage *from, bool is_unix)
 {
@@ -614,15 +713,7 @@ static void accepted(void *arg, int fd, const struct sockaddr_storage *from, boo
             peer.unix_uid = cred.uid;
         }
     }
-    struct socket *s = mem_alloc(sizeof(*s));
-    struct client *c = client_new(io->proxy->workers[0], &peer);
-    s->io = io;
-    s->conn = &c->conn;
-    s->fd = fd;
-    c->conn.socket = s;
-    socket_attach(s);
-    c->conn.reading = true;
-    event_add(s->read_event, NULL);
+    hand_over(io->proxy, fd, &peer);
 }
 
 static void accept_enter(void *arg)
@@ -657,8 +748,16 @@ static void on_wake(evutil_socket_t fd, short what, void *arg)
     enter(io);
     while (read(fd, &count, sizeof(count)) < 0 && errno == EINTR)
         ;
-    worker_run_letters(io->proxy->workers[0]);
+    worker_run_letters(io->worker);
     leave(io);
+    if (io->worker->index == 0)
+        return;
+    bool ends = crew_pause(io->crew);
+    /* Worker 0 may have changed what hangs off this worker meanwhile. */
+    enter(io);
+    leave(io);
+    if (ends)
+        event_base_loopbreak(io->base);
 }
 
 static void on_signal(evutil_socket_t sig, short what, void *arg)
@@ -699,6 +798,30 @@ void io_attach(struct io *io, struct listeners *l, struct systemd *systemd)
     io->systemd = systemd;
 }
 
+bool io_add_workers(struct io *io, int n, struct io **all, struct err *e)
+{
+    all[0] = io;
+    io->all = mem_alloc((size_t)n * sizeof(struct io *));
+    io->crew = crew_new();
+    for (int i = 0; i < n; i++) {
+        if (i > 0 && (all[i] = io_new(e)) == NULL)
+            return false;
+        io->all[io->n_all++] = all[i];
+        all[i]->crew = io->crew;
+    }
+    return true;
+}
+
+static void run_loop(void *arg)
+{
+    struct io *io = arg;
+
+    enter(io);
+    leave(io);
+    /* Its wake event keeps it going until crew_end. */
+    event_base_dispatch(io->base);
+}
+
 void io_run(struct io *io, struct proxy *p)
 {
     static const struct listener_ops listener_ops = {
@@ -708,7 +831,10 @@ void io_run(struct io *io, struct proxy *p)
     };
     static const int signals[] = { SIGHUP, SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2 };
 
-    io->proxy = p;
+    for (int i = 0; i < io->n_all; i++) {
+        io->all[i]->proxy = p;
+        io->all[i]->worker = p->workers[i];
+    }
     signal(SIGPIPE, SIG_IGN);
     for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
         struct event *ev = evsignal_new(io->base, signals[i], on_signal, io);
@@ -717,13 +843,21 @@ void io_run(struct io *io, struct proxy *p)
     }
     if (io->listeners != NULL)
         listeners_start(io->listeners, io->base, &listener_ops, io, p->log);
+    for (int i = 1; i < io->n_all; i++) {
+        if (!crew_start(io->crew, run_loop, io->all[i])) {
+            log_line(p->log, LEVEL_FATAL, "cannot start a thread: %s", strerror(errno));
+            io->stopping = true;
+            break;
+        }
+    }
     enter(io);
     leave(io);
     if (!io->stopping)
         event_base_dispatch(io->base);
+    crew_end(io->crew, wake_others, io);
 }
 
-void io_finish_jobs(struct io *io)
+static void finish_jobs(struct io *io)
 {
     while (jobs_running(io->jobs) > 0) {
         LIST_FOREACH(&io->lent, n)
@@ -732,8 +866,19 @@ void io_finish_jobs(struct io *io)
     }
 }
 
+void io_finish_jobs(struct io *io)
+{
+    for (int i = 0; i < io->n_all; i++)
+        finish_jobs(io->all[i]);
+}
+
 void io_free(struct io *io)
 {
+    for (int i = 1; i < io->n_all; i++)
+        io_free(io->all[i]);
+    if (io->all != NULL)
+        crew_free(io->crew);
+    free(io->all);
     for (int i = 0; i < io->n_signal_events; i++)
         event_free(io->signal_events[i]);
     event_free(io->jobs_event);

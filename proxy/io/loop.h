@@ -21,6 +21,9 @@ struct systemd;
 const struct io_ops *io_ops_real(void);
 
 struct io *io_new(struct err *e);
+/* Loops for n workers in all: the given one and n-1 more, of which it takes care. all[0..n-1] are
+ * set. Also for n = 1. */
+bool io_add_workers(struct io *io, int n, struct io **all, struct err *e);
 void io_free(struct io *io);
 
 uint64_t io_monotonic_us(void);
@@ -30,7 +33,7 @@ int64_t io_wall_us(void);
  * io_run begins to listen. */
 void io_attach(struct io *io, struct listeners *listeners, struct systemd *systemd);
 
-/* Runs until io_ops.stop. */
+/* Runs all loops, this one on the caller's thread, until io_ops.stop. */
 void io_run(struct io *io, struct proxy *p);
 
 /* Waits until no job runs; connections that jobs hold are ended so that they return. */
