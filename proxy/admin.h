@@ -108,6 +108,14 @@ struct admin_memory {
     int64_t total; /* bytes */
 };
 
+struct admin_peer_pool {
+    int peer_id;
+    int cl_active_cancel_req;
+    int cl_waiting_cancel_req;
+    int sv_active_cancel;
+    int sv_login;
+};
+
 struct admin_dns_host {
     const char *hostname;
     int64_t ttl_s;
@@ -136,6 +144,7 @@ void admin_put_database(struct admin_sink *sink, const struct admin_database *ro
 void admin_put_pool(struct admin_sink *sink, const struct admin_pool *row);
 void admin_put_socket(struct admin_sink *sink, const struct admin_socket *row);
 void admin_put_memory(struct admin_sink *sink, const struct admin_memory *row);
+void admin_put_peer_pool(struct admin_sink *sink, const struct admin_peer_pool *row);
 void admin_put_dns_host(struct admin_sink *sink, const struct admin_dns_host *row);
 /* A user that neither auth_file nor [users] nor a user= names (learned by auth_query). */
 void admin_put_user(struct admin_sink *sink, const char *name);
@@ -189,8 +198,9 @@ struct admin_view {
     void (*learned_users)(void *core, struct admin_sink *sink); /* may be NULL */
     void (*count_user)(void *core, struct str user, int *server_connections,
                        int *client_connections);
-    void (*memory)(void *core, struct admin_sink *sink);    /* may be NULL */
-    void (*dns_hosts)(void *core, struct admin_sink *sink); /* may be NULL */
+    void (*memory)(void *core, struct admin_sink *sink);     /* may be NULL */
+    void (*peer_pools)(void *core, struct admin_sink *sink); /* may be NULL */
+    void (*dns_hosts)(void *core, struct admin_sink *sink);  /* may be NULL */
     struct admin_totals (*totals)(void *core);
     /* A database name that does not exist is the core's to refuse: ERR_REFUSAL, 08P01,
      * `no such database: X`. */

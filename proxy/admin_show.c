@@ -810,7 +810,7 @@ static void run_lists(struct admin_sink *s)
     put_list(s, "users", (int64_t)s->n_names);
     put_list(s, "peers", (int64_t)s->config->n_peers);
     put_list(s, "pools", count_rows(s, s->view->pools));
-    put_list(s, "peer_pools", 0);
+    put_list(s, "peer_pools", (int64_t)s->config->n_peers);
     put_list(s, "free_clients", t.free_clients);
     put_list(s, "used_clients", t.used_clients);
     put_list(s, "login_clients", t.login_clients);
@@ -896,7 +896,23 @@ static const struct show_column peer_pool_columns[] = {
     { "sv_login", SHOW_INT4 },
 };
 
-/* Zones are watched with c-ares only, and nothing is forwarded to peers yet. */
+static void run_peer_pools(struct admin_sink *s)
+{
+    if (s->view->peer_pools != NULL)
+        s->view->peer_pools(s->view->core, s);
+}
+
+void admin_put_peer_pool(struct admin_sink *s, const struct admin_peer_pool *row)
+{
+    put_int(s, row->peer_id);
+    put_int(s, row->cl_active_cancel_req);
+    put_int(s, row->cl_waiting_cancel_req);
+    put_int(s, row->sv_active_cancel);
+    put_int(s, row->sv_login);
+    end_row(s);
+}
+
+/* Zones are watched with c-ares only. */
 static void run_nothing(struct admin_sink *s)
 {
     (void)s;
@@ -916,7 +932,7 @@ static const struct show shows[] = {
     { "LISTS", COLUMNS(lists_columns), run_lists, false },
     { "MEM", COLUMNS(memory_columns), run_memory, false },
     { "PEERS", COLUMNS(peer_columns), run_peers, false },
-    { "PEER_POOLS", COLUMNS(peer_pool_columns), run_nothing, false },
+    { "PEER_POOLS", COLUMNS(peer_pool_columns), run_peer_pools, false },
     { "PINNED", COLUMNS(pinned_columns), run_pinned, false },
     { "POOLS", COLUMNS(pool_columns), run_pools, true },
     { "SERVERS", COLUMNS(socket_columns), run_servers, false },

@@ -75,7 +75,7 @@ const char *client_state_name(const struct client *c)
     case CLIENT_CONSOLE:
         return "active";
     case CLIENT_CANCELING:
-        return c->cancel != NULL ? "active_cancel_req" : "waiting_cancel_req";
+        return cancel_is_under_way(c->cancel) ? "active_cancel_req" : "waiting_cancel_req";
     case CLIENT_CLOSED:
         break;
     }
@@ -429,7 +429,8 @@ static void update_timer(struct client *c, bool runs)
             earliest(&at, c->xact_at_us, config_transaction_timeout_us(conf, u));
         break;
     case CLIENT_CANCELING:
-        earliest(&at, c->connected_at_us, conf->cancel_wait_timeout_us);
+        if (!cancel_is_under_way(c->cancel))
+            earliest(&at, c->connected_at_us, conf->cancel_wait_timeout_us);
         break;
     case CLIENT_CONSOLE:
     case CLIENT_CLOSED:
@@ -1427,8 +1428,13 @@ void client_on_queued(struct client *c)
 void client_on_linked(struct client *c)
 {
     c->pool->stats.wait_us += c->conn.worker->now_us - c->waiting_since_us;
-    set_state(c, CLIENT_ACTIVE);
     conn_wake(&c->conn);
+    if (c->canceled) {
+        set_state(c, CLIENT_IDLE);
+        server_unlink(c->server, false);
+    } else {
+        set_state(c, CLIENT_ACTIVE);
+    }
 }
 
 void client_on_server_lost(struct client *c, const char *reason, struct str error_frame)
@@ -1607,12 +1613,12 @@ void client_on_installed(struct client *c, const struct err *e)
 
 void client_on_cancel_while_waiting(struct client *c)
 {
-    /* A server is being set up for it: nothing of its own runs there yet, nor waits in the queue.
-     */
+    /* While a server is being set up for it nothing of its own runs there yet, and the setting up
+     * is not to be disturbed: the server is given back when that is over. */
+    c->canceled = true;
     if (c->server != NULL)
         return;
     pool_leave_queue(c->pool, c);
-    c->canceled = true;
     set_state(c, CLIENT_IDLE);
     conn_wake(&c->conn);
 }

@@ -980,8 +980,6 @@ const char *config_without_effect(const struct config *c, struct arena *a)
         if (strcmp(show_field(c, k, a), k->fallback) != 0)
             list = arena_printf(a, "%s%s%s", list, list[0] != '\0' ? ", " : "", names[i]);
     }
-    if (c->n_peers > 0)
-        list = arena_printf(a, "%s%s[peers]", list, list[0] != '\0' ? ", " : "");
     return list;
 }
 

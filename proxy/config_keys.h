@@ -83,6 +83,7 @@
     X(STRING, resolv_conf, "", BOOT, "Resolver configuration file")                                  \
     X(INT, sbuf_loopcnt, "5", RELOAD, "Buffers per connection before others get a turn")             \
     X(INT, scram_iterations, "4096", RELOAD, "Iterations for verifiers made from plain passwords")   \
+    X(TIME, server_cancel_timeout, "5", RELOAD, "How long a server may take to end what its client, gone in mid-query or mid-transaction, left behind; 0: it is closed at once") \
     X(TIME, server_check_delay, "30", RELOAD, "Idle age after which a server connection is probed before use") \
     X(STRING, server_check_query, "<empty>", RELOAD, "The probe; <empty>: an empty query; an empty value: no probe") \
     X(INT, server_connect_parallel, "8", RELOAD, "How many connections a pool opens at the same time while they succeed") \
@@ -147,7 +148,6 @@
     X(dns_nxdomain_ttl)                                                                             \
     X(dns_zone_check_period)                                                                        \
     X(job_name)                                                                                     \
-    X(peer_id)                                                                                      \
     X(pkt_buf)                                                                                      \
     X(pool_idle_timeout)                                                                            \
     X(resolv_conf)                                                                                  \

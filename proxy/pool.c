@@ -52,6 +52,7 @@ struct pool *pool_get(struct worker *w, struct database *db, struct user *user, 
         list_init(&p->login_waiting);
         list_init(&p->replications);
         list_init(&p->cancels);
+        list_init(&p->cancels_queued);
         text_init(&p->welcome);
         list_append(&db->pools, &p->database_node);
         list_append(&w->pools, &p->worker_node);
@@ -191,7 +192,8 @@ static struct client *first_sharing(struct pool *p)
 /* How many of those have nothing under way: a probe or a reset will serve one. */
 static int sharing_need(const struct pool *p)
 {
-    return (int)(p->waiting.count + p->login_waiting.count - p->busy.count - p->opening.count);
+    return (int)(p->waiting.count + p->login_waiting.count - p->opening.count) -
+           ((int)p->busy.count - p->n_draining);
 }
 
 /* An idle server that may be used, by the configured end of the list. NULL: none. */
@@ -740,6 +742,8 @@ void pool_retire_servers(struct pool *p, const char *reason)
             /* It would never be given back. */
             if (s->replication != REPLICATION_NONE)
                 server_lose(s, reason);
+            else if (s->state == SERVER_DRAINING)
+                server_close(s, reason);
             else if (s->client != NULL)
                 client_on_server_retired(s->client);
         }

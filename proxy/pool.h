@@ -29,15 +29,17 @@ struct pool {
     struct user *user; /* who logs in to the server */
     bool user_is_forced;
     struct pool_common *common;
-    struct list idle;          /* struct server.pool_node, as the next; most recently used last */
-    struct list active;        /* linked to a client */
-    struct list busy;          /* reset, probe, SERVER_BEING_CANCELED: owned by the pool */
-    struct list opening;       /* connecting or logging in */
-    struct list clients;       /* struct client.pool_node: logged in */
-    struct list waiting;       /* struct client.wait_node: wait for a server, FIFO */
-    struct list login_waiting; /* struct client.wait_node: wait for the first parameters */
-    struct list replications;  /* struct client.wait_node: wait for a connection of their own */
-    struct list cancels;       /* struct cancel_request.pool_node: in flight or waiting */
+    struct list idle;           /* struct server.pool_node, as the next; most recently used last */
+    struct list active;         /* linked to a client */
+    struct list busy;           /* reset, probe, SERVER_BEING_CANCELED: owned by the pool */
+    struct list opening;        /* connecting or logging in */
+    struct list clients;        /* struct client.pool_node: logged in */
+    struct list waiting;        /* struct client.wait_node: wait for a server, FIFO */
+    struct list login_waiting;  /* struct client.wait_node: wait for the first parameters */
+    struct list replications;   /* struct client.wait_node: wait for a connection of their own */
+    struct list cancels;        /* struct cancel_request.node: under way, as the next */
+    struct list cancels_queued; /* wait for their turn */
+    int n_draining;             /* of busy: they may take long to be free */
     /* What a server said at login, replayed to clients: a copy of the common one. */
     bool has_parameters;
     unsigned learned;              /* which one; 0: none */

@@ -51,6 +51,7 @@ struct pool_common {
     int n_parts;
     atomic_int n_clients;
     atomic_int waiting; /* sum of the parts' */
+    atomic_int cancels; /* connections for cancel requests, over the servers */
     /* Written under proxy.lock. */
     atomic_int servers; /* places taken */
     atomic_int opening; /* of these, not logged in yet */

@@ -225,8 +225,11 @@ static bool is_unused(const struct database *db)
 static bool has_cancels(const struct database *db)
 {
     LIST_FOREACH(&db->pools, n)
-    if (!list_is_empty(&LIST_ITEM(n, struct pool, database_node)->cancels))
-        return true;
+    {
+        const struct pool *pool = LIST_ITEM(n, struct pool, database_node);
+        if (!list_is_empty(&pool->cancels) || !list_is_empty(&pool->cancels_queued))
+            return true;
+    }
     return false;
 }
 
@@ -760,6 +763,7 @@ static int count_state(const struct list *servers, bool canceled)
 static void add_pool(const struct proxy *p, const struct pool *pool, struct admin_pool *row)
 {
     uint64_t now = p->workers[0]->now_us;
+    struct cancel_counts cancels = cancel_count(pool);
     int waiting = (int)(pool->waiting.count + pool->login_waiting.count + pool->replications.count);
     struct list_node *first = list_first(&pool->waiting);
     int used = 0;
@@ -774,14 +778,15 @@ static void add_pool(const struct proxy *p, const struct pool *pool, struct admi
     }
     row->cl_active += (int)pool->clients.count - waiting;
     row->cl_waiting += waiting;
-    row->cl_active_cancel_req += (int)pool->cancels.count;
+    row->cl_active_cancel_req += cancels.sent;
+    row->cl_waiting_cancel_req += cancels.waiting;
     row->sv_active += (int)pool->active.count;
-    row->sv_active_cancel += (int)pool->cancels.count;
-    row->sv_being_canceled += count_state(&pool->idle, true);
+    row->sv_active_cancel += cancels.sent;
+    row->sv_being_canceled += count_state(&pool->idle, true) + pool->n_draining;
     row->sv_idle += count_state(&pool->idle, false) - used;
     row->sv_used += used;
-    row->sv_tested += (int)pool->busy.count;
-    row->sv_login += (int)pool->opening.count;
+    row->sv_tested += (int)pool->busy.count - pool->n_draining;
+    row->sv_login += (int)pool->opening.count + cancels.connecting;
     if (first != NULL) {
         const struct client *c = LIST_ITEM(first, struct client, wait_node);
         int64_t wait_us = (int64_t)(now - c->waiting_since_us);
@@ -899,6 +904,26 @@ static void view_servers(void *core, struct admin_sink *sink)
             .send_avail = (int)bytequeue_len(&s->conn.out),
         };
         admin_put_socket(sink, &row);
+    }
+}
+
+static void view_peer_pools(void *core, struct admin_sink *sink)
+{
+    struct proxy *p = core;
+
+    for (size_t i = 0; i < p->config->n_peers; i++) {
+        const struct peer *peer = cancel_find_peer(p, p->config->peers[i].id);
+        struct cancel_counts counts = { 0 };
+        if (peer != NULL)
+            counts = cancel_count_peer(peer);
+        struct admin_peer_pool row = {
+            .peer_id = p->config->peers[i].id,
+            .cl_active_cancel_req = counts.sent,
+            .cl_waiting_cancel_req = counts.waiting,
+            .sv_active_cancel = counts.sent,
+            .sv_login = counts.connecting,
+        };
+        admin_put_peer_pool(sink, &row);
     }
 }
 
@@ -1098,6 +1123,7 @@ struct proxy *proxy_new(struct config *config, struct userlist *userlist, struct
     map_init(&p->cancel_keys);
     list_init(&p->admin_waits);
     p->gone_letter.deliver = on_gone;
+    list_init(&p->peers);
     p->admin_view = (struct admin_view){
         .core = p,
         .version = PGTRICKLE_VERSION,
@@ -1108,6 +1134,7 @@ struct proxy *proxy_new(struct config *config, struct userlist *userlist, struct
         .clients = view_clients,
         .servers = view_servers,
         .count_user = view_count_user,
+        .peer_pools = view_peer_pools,
         .totals = view_totals,
         .perform = view_perform,
     };
@@ -1165,6 +1192,8 @@ void proxy_close_all(struct proxy *p)
         LIST_FOREACH(&db->pools, pn)
         cancel_close_all(LIST_ITEM(pn, struct pool, database_node));
     }
+    EACH_WORKER(p, w)
+    cancel_close_peers(w);
     proxy_deliver_letters(p);
     EACH_WORKER(p, w)
     worker_settle(w);
@@ -1185,6 +1214,7 @@ void proxy_free(struct proxy *p)
     map_free(&p->users);
     map_free(&p->databases);
     map_free(&p->cancel_keys);
+    cancel_free_peers(p);
     params_names_free(&p->params_names);
     for (int i = 0; i < p->n_workers; i++)
         worker_free(p->workers[i]);

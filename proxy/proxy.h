@@ -111,6 +111,7 @@ struct proxy {
     struct map users;
     struct map cancel_keys; /* struct client.cancel_node */
     uint64_t cancel_secret; /* of cancel_key_hash */
+    struct list peers;      /* struct peer.node, under lock */
     atomic_int n_clients;
     atomic_uint_least64_t last_id; /* clients and servers, one counter */
     uint64_t stats_at_us;          /* the windows of statistics rolled; under lock */
@@ -159,6 +160,9 @@ struct worker {
     struct list sends;         /* conns with output to hand over */
     struct list dead;          /* closed conns, freed by worker_settle */
     struct list views_waiting; /* struct client.install_node: for the SQL side of their database */
+    struct list peer_requests; /* struct cancel_request.node: to peers */
+    atomic_bool peers_kicked;  /* peers_kick is on its way */
+    struct letter peers_kick;
     struct timer stats_timer;
     struct timer upkeep_timer; /* min_pool_size, idle "*" databases, a changed auth_file */
     bool settling;

@@ -22,6 +22,9 @@
 
 /* Messages that are looked into come whole up to this; what is longer only streams by. */
 #define WHOLE_MAX 65536
+#define DRAIN_TIMEOUT_US                                                                           \
+    15000000 /* for the cancels of others, where clients that go end servers                       \
+              */
 
 static const struct conn_ops server_conn_ops;
 
@@ -43,6 +46,8 @@ const char *server_state_name(const struct server *s)
         return "new";
     case SERVER_IDLE:
         return s->cancels > 0 ? "being_canceled" : "idle";
+    case SERVER_DRAINING:
+        return "being_canceled";
     case SERVER_IN_USE:
     case SERVER_SYNCING:
         return "active";
@@ -150,11 +155,18 @@ void server_answer_fakes(struct server *s)
     struct reply_owed *o;
 
     while ((o = owed_first(s)) != NULL && o->audience == REPLY_FAKED) {
-        wire_put_empty(&s->client->conn.out,
-                       o->ends == ENDS_PARSE ? BE_PARSE_COMPLETE : BE_CLOSE_COMPLETE);
-        conn_flush(&s->client->conn);
+        if (s->client != NULL) {
+            wire_put_empty(&s->client->conn.out,
+                           o->ends == ENDS_PARSE ? BE_PARSE_COMPLETE : BE_CLOSE_COMPLETE);
+            conn_flush(&s->client->conn);
+        }
         owed_succeed(s);
     }
+}
+
+bool server_is_setting(const struct server *s)
+{
+    return s->owed.count > 0 && s->owed.ring[s->owed.head].sets;
 }
 
 bool server_is_quiet(const struct server *s)
@@ -188,6 +200,7 @@ static struct list *list_of(struct server *s, enum server_state state)
     case SERVER_SYNCING:
         return &p->active;
     case SERVER_TESTING:
+    case SERVER_DRAINING:
     case SERVER_RESETTING:
     case SERVER_CLOSED:
         break;
@@ -200,6 +213,7 @@ static void move(struct server *s, enum server_state state)
     struct list *from = list_of(s, s->state);
     struct list *to = list_of(s, state);
 
+    s->pool->n_draining += (state == SERVER_DRAINING) - (s->state == SERVER_DRAINING);
     s->used_at_us = s->conn.worker->now_us;
     s->state = state;
     if (from == to && state != SERVER_CLOSED)
@@ -565,17 +579,17 @@ static void on_error_in_use(struct server *s, const struct wire_piece *f, struct
         return;
     }
     s->copy_in = false;
-    if (o != NULL && o->audience == REPLY_SUBSTITUTED) {
+    if (c != NULL && o != NULL && o->audience == REPLY_SUBSTITUTED) {
         run_end(s, r);
         conn_send(&c->conn, o->error, o->error_len);
-    } else {
+    } else if (c != NULL) {
         run_add(s, r, f->bytes);
     }
     if (o == NULL || o->ends == ENDS_QUERY)
         return;
     while ((o = owed_first(s)) != NULL && o->ends != ENDS_SYNC)
         owed_drop(s);
-    if (o == NULL) {
+    if (o == NULL && c != NULL) {
         c->skips = true;
         if (c->lend != NULL) {
             /* It was to follow what failed. */
@@ -654,6 +668,11 @@ static void on_settings_set(struct server *s)
     const struct params_names *names = &proxy_of(s)->params_names;
     struct client *c = s->client;
 
+    s->pool->proven_settings[s->settings_hash % 8] = s->settings_hash;
+    if (!list_is_empty(&s->pool->cancels_queued))
+        cancel_serve(s->pool);
+    if (c == NULL)
+        return;
     for (int i = 0; i < names->count; i++) {
         if (!(s->params_changed & (1u << i)))
             continue;
@@ -667,8 +686,9 @@ static void on_settings_set(struct server *s)
     }
     params_unify(&c->params, &s->params);
     c->settings_proven = true;
-    s->pool->proven_settings[s->settings_hash % 8] = s->settings_hash;
 }
+
+static void drain(struct server *s);
 
 static void on_ready(struct server *s, const struct wire_piece *f, struct run *r)
 {
@@ -697,6 +717,10 @@ static void on_ready(struct server *s, const struct wire_piece *f, struct run *r
     case SERVER_SYNCING:
         s->state = SERVER_IN_USE;
         client_on_linked(c);
+        return;
+    case SERVER_DRAINING:
+        server_answer_fakes(s);
+        drain(s);
         return;
     case SERVER_TESTING:
     case SERVER_RESETTING:
@@ -752,6 +776,8 @@ static void on_ready(struct server *s, const struct wire_piece *f, struct run *r
         run_end(s, r);
         client_tell_startup_parameters(c);
     }
+    if (s->owed.count == 0 && !list_is_empty(&s->pool->cancels_queued))
+        cancel_drop_queued(s);
     run_add(s, r, f->bytes);
     if (s->owed.count == 0 || owed_first(s)->audience == REPLY_FAKED) {
         run_end(s, r);
@@ -972,6 +998,7 @@ static size_t on_bytes(struct conn *conn, struct str bytes)
         case SERVER_IN_USE:
         case SERVER_SYNCING:
         case SERVER_TESTING:
+        case SERVER_DRAINING:
         case SERVER_RESETTING:
             go_on = on_piece(s, &f, &r);
             break;
@@ -1104,53 +1131,132 @@ void server_test(struct server *s)
     send_own_query(s, strcmp(query, "<empty>") == 0 ? "" : query, SERVER_TESTING);
 }
 
-void server_unlink(struct server *s, bool client_is_gone)
+/* Back to the pool. */
+static void release(struct server *s)
 {
     struct proxy *proxy = proxy_of(s);
-    struct client *c = s->client;
-    bool clean =
-        server_is_clean(s) && s->state == SERVER_IN_USE && bytequeue_len(&s->conn.out) == 0;
-
-    if (c != NULL)
-        c->server = NULL;
-    s->client = NULL;
-    conn_pause(&s->conn, false);
-    if (s->replication != REPLICATION_NONE) {
-        server_close(s, "client close request");
-        return;
-    }
-    bool owes_only_own = client_is_gone && c != NULL && s->state == SERVER_IN_USE &&
-                         s->owed.count > 0 && s->tx_status == STATUS_IDLE && !s->copy_in &&
-                         !s->marked && !s->retire && wire_reader_is_between(&s->reader) &&
-                         wire_reader_is_between(&c->reader);
-    for (unsigned i = 0; i < s->owed.count && owes_only_own; i++)
-        owes_only_own = is_own(owed_at(s, i));
-    enum session_left left =
-        !client_is_gone || c == NULL ? SESSION_LEFT_NOTHING : session_state_left(c);
-    if (left == SESSION_LEFT_MORE) {
-        server_close(s, "state of its client that can't be discarded");
-        return;
-    }
-    if ((clean && left == SESSION_LEFT_STATE && !s->retire) || owes_only_own) {
-        send_own_query(s, "DISCARD ALL", SERVER_RESETTING);
-        return;
-    }
-    if (client_is_gone && !clean) {
-        if (s->owed.count > 0)
-            cancel_own_query(s);
-        server_close(s, c != NULL && c->ends_server != NULL
-                            ? c->ends_server
-                            : "client disconnect while server was not ready");
-        return;
-    }
     bool reset =
         pool_mode_of(s->pool) == POOL_MODE_SESSION || proxy->config->server_reset_query_always;
+
     if (reset && !s->retire && proxy->config->server_reset_query[0] != '\0') {
         send_own_query(s, proxy->config->server_reset_query, SERVER_RESETTING);
         return;
     }
     move(s, SERVER_IDLE);
     pool_on_server_ready(s->pool, s);
+}
+
+static void on_drain_timeout(struct timer *t)
+{
+    server_close(of_timer(t), "client disconnect while server was not ready");
+}
+
+static void start_draining(struct server *s, bool to_discard)
+{
+    struct worker *w = s->conn.worker;
+    int64_t timeout = proxy_of(s)->config->server_cancel_timeout_us;
+
+    s->rolled_back = false;
+    s->to_discard = to_discard;
+    move(s, SERVER_DRAINING);
+    timer_set(&w->timers, &s->timer,
+              w->now_us + (uint64_t)(timeout > 0 ? timeout : DRAIN_TIMEOUT_US), on_drain_timeout);
+}
+
+/* The next step, when the last one is over. A cancel that is under way could hit what we send. */
+static void drain(struct server *s)
+{
+    if (s->owed.count > 0 || s->cancels > 0)
+        return;
+    if (s->tx_status != STATUS_IDLE && s->rolled_back) {
+        server_close(s, "unclean server");
+    } else if (s->tx_status != STATUS_IDLE) {
+        s->rolled_back = true;
+        wire_encode_query(&s->conn.out, STR("ROLLBACK"));
+        conn_flush(&s->conn);
+        server_owe(s, ENDS_QUERY, REPLY_SWALLOWED);
+    } else {
+        timer_unset(&s->conn.worker->timers, &s->timer);
+        s->marked = false;
+        if (s->to_discard && !s->retire)
+            send_own_query(s, "DISCARD ALL", SERVER_RESETTING);
+        else
+            release(s);
+    }
+}
+
+void server_on_canceled(struct server *s)
+{
+    if (s->state == SERVER_IDLE)
+        pool_on_server_ready(s->pool, s);
+    else if (s->state == SERVER_DRAINING)
+        drain(s);
+}
+
+/* What the client left behind can be ended without closing: its messages are whole. */
+static bool can_drain(const struct server *s, const struct client *c)
+{
+    return proxy_of(s)->config->server_cancel_timeout_us > 0 &&
+           proxy_of(s)->shutdown == SHUTDOWN_NONE && s->state == SERVER_IN_USE && !s->copy_in &&
+           !s->retire && c != NULL && c->ends_server == NULL &&
+           wire_reader_is_between(&c->reader) && (s->owed.count == 0 || s->backend_key_len > 0);
+}
+
+void server_unlink(struct server *s, bool client_is_gone)
+{
+    struct client *c = s->client;
+    /* After an error in a pipeline the server takes nothing before a Sync. */
+    bool skips = c != NULL && c->skips;
+    bool clean = server_is_clean(s) && s->state == SERVER_IN_USE && !skips &&
+                 bytequeue_len(&s->conn.out) == 0;
+
+    if (c != NULL)
+        c->server = NULL;
+    s->client = NULL;
+    conn_pause(&s->conn, false);
+    cancel_drop_queued(s);
+    if (s->replication != REPLICATION_NONE) {
+        server_close(s, "client close request");
+        return;
+    }
+    enum session_left left =
+        !client_is_gone || c == NULL ? SESSION_LEFT_NOTHING : session_state_left(c);
+    if (left == SESSION_LEFT_MORE) {
+        if (s->owed.count > 0)
+            cancel_own_query(s);
+        server_close(s, "state of its client that can't be discarded");
+    } else if (client_is_gone && !clean) {
+        /* What we asked ourselves needs no cancel. */
+        bool running = false;
+        for (unsigned i = 0; i < s->owed.count; i++)
+            running = running || !is_own(owed_at(s, i));
+        uint8_t last = s->owed.count > 0 ? owed_at(s, s->owed.count - 1)->ends : ENDS_SYNC;
+        if (!can_drain(s, c)) {
+            if (running)
+                cancel_own_query(s);
+            server_close(s, c != NULL && c->ends_server != NULL
+                                ? c->ends_server
+                                : "client disconnect while server was not ready");
+            return;
+        }
+        start_draining(s, left == SESSION_LEFT_STATE || (s->owed.count > 0 && !running));
+        if (skips || (last != ENDS_SYNC && last != ENDS_QUERY)) {
+            wire_put_empty(&s->conn.out, FE_SYNC);
+            conn_flush(&s->conn);
+            server_owe(s, ENDS_SYNC, REPLY_SWALLOWED);
+        }
+        server_answer_fakes(s);
+        if (running)
+            cancel_own_query(s);
+        drain(s);
+    } else if (s->cancels > 0) {
+        /* Nothing is to be sent to it before the cancel has come to nothing. */
+        start_draining(s, left == SESSION_LEFT_STATE);
+    } else if (left == SESSION_LEFT_STATE && !s->retire) {
+        send_own_query(s, "DISCARD ALL", SERVER_RESETTING);
+    } else {
+        release(s);
+    }
 }
 
 void server_take_back(struct server *s, char tx_status, struct str frames)

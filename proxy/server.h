@@ -36,6 +36,7 @@ enum server_state {
     SERVER_IN_USE,
     SERVER_SYNCING,   /* linked; the client's parameters are being set */
     SERVER_TESTING,   /* probe */
+    SERVER_DRAINING,  /* its client is gone: what it runs is cancelled and rolled back */
     SERVER_RESETTING, /* server_reset_query */
     SERVER_CLOSED,
 };
@@ -106,9 +107,11 @@ struct server {
     bool retire;    /* close when free */
     const char *retire_reason;
     bool from_reserve;
-    bool tested; /* it answered since it was last used */
-    bool used;   /* was linked to a client */
-    int cancels; /* in flight to this server: not reused before they are done */
+    bool tested;      /* it answered since it was last used */
+    bool used;        /* was linked to a client */
+    int cancels;      /* under way to this server: not reused before they are done */
+    bool rolled_back; /* DRAINING */
+    bool to_discard;  /* the same: DISCARD ALL when it is over */
     /* IN_USE */
     struct reply_queue owed;
     struct wire_reader reader;
@@ -142,12 +145,16 @@ void server_lose(struct server *s, const char *reason);
 void server_link(struct server *s, struct client *c);
 /* The same for one that is linked already and was reset by its client. */
 void server_set_again(struct server *s);
-/* The client lets go of it. Clean: goes back to the pool (reset first in session mode); else it is
- * closed, with a cancel request when a query runs. */
+/* The client lets go of it. Clean: goes back to the pool (reset first in session mode). Else what
+ * it runs is cancelled, and it goes back when that took less than server_cancel_timeout and left
+ * nothing behind. */
 void server_unlink(struct server *s, bool client_is_gone);
+/* No cancel request is under way to it any more. */
+void server_on_canceled(struct server *s);
 /* Nothing outstanding and no transaction. */
 bool server_is_clean(const struct server *s);
-bool server_is_quiet(const struct server *s); /* no reply is owed, nothing to be sent */
+bool server_is_setting(const struct server *s); /* what the client wants: not to be cancelled */
+bool server_is_quiet(const struct server *s);   /* no reply is owed, nothing to be sent */
 
 /* Sends a probe (SERVER_TESTING). */
 void server_test(struct server *s);

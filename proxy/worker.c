@@ -23,6 +23,7 @@ struct worker *worker_new(struct proxy *p, int index, const struct io_ops *ops, 
     list_init(&w->sends);
     list_init(&w->dead);
     list_init(&w->views_waiting);
+    list_init(&w->peer_requests);
     list_init(&w->leaving);
     list_init(&w->pools);
     return w;

@@ -521,7 +521,7 @@ static void test_show_lists(void **state)
     struct world *w = *state;
     assert_answer(w, "SHOW LISTS",
                   "T list items:i\nD databases|3\nD users|5\nD peers|1\nD pools|3\n"
-                  "D peer_pools|0\nD free_clients|0\nD used_clients|6\nD login_clients|0\n"
+                  "D peer_pools|1\nD free_clients|0\nD used_clients|6\nD login_clients|0\n"
                   "D free_servers|0\nD used_servers|0\nD dns_names|1\nD dns_zones|0\n"
                   "D dns_queries|0\nD dns_pending|0\nC SHOW\nZ\n");
 }

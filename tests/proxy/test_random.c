@@ -103,8 +103,11 @@ static void run_sql(struct backend *b, const char *sql, bool extended)
     } else if (sscanf(sql, "select %u", &token) == 1 && token != 0 && b->tx != STATUS_IDLE &&
                b->token != token) {
         fail_msg("statement of %u in the transaction of %u", token, b->token);
-    } else if (b->tx == STATUS_FAILED) {
+    } else if (b->tx == STATUS_FAILED && strcmp(sql, "ROLLBACK") != 0) {
         fail_request(b, "25P02", extended);
+    } else if (strcmp(sql, "ROLLBACK") == 0) {
+        b->tx = STATUS_IDLE; /* of whoever is gone */
+        wire_encode_command_complete(&b->says, STR("ROLLBACK"));
     } else if (strcmp(sql, "fail") == 0) {
         fail_request(b, "22012", extended);
     } else {

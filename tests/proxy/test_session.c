@@ -468,24 +468,113 @@ static void test_pause_closes_free_servers_and_holds_new_work(void **state)
 
 /* ---- a client that dies ----------------------------------------------------------------- */
 
-static void test_client_death_in_a_transaction_closes_the_server(void **state)
+/* A query that is cancelled for a client that is gone: the connect, and the end of it. */
+static void serve_own_cancel(struct world *w)
+{
+    struct peer *cancel = world_next_connect(w);
+
+    assert_non_null(cancel);
+    assert_string_equal(cancel->to.host, "10.0.0.1");
+    peer_connected(cancel);
+    assert_memory_equal(bytequeue_str(&cancel->got).ptr, "\0\0\0\20\4\322\26\56\0\0\22\147\1\2\3\4",
+                        16);
+    peer_hang_up(cancel);
+}
+
+static void test_client_death_in_a_transaction_rolls_back(void **state)
 {
     struct world *w = world_new(TRANSACTION, USERS);
     struct peer *s;
 
     (void)state;
     struct peer *a = first_client(w, &s);
+    struct peer *b = world_login(w, "ann", "db");
+    peer_take(b);
     client_says_query(a, "begin");
     server_says_done(s, "BEGIN", STATUS_IN_TRANSACTION);
+    peer_take(s);
     peer_hang_up(a);
-    assert_null(s->conn);
+    assert_string_equal(peer_take(s), "Q");
     assert_null(world_next_connect(w)); /* nothing runs: nothing to cancel */
+    client_says_query(b, "select 1");
+    assert_string_equal(peer_take(s), "");
+    server_says_done(s, "ROLLBACK", STATUS_IDLE);
+    assert_string_equal(peer_take(b), "");
+    assert_string_equal(peer_take(s), "Q");
+    server_says_done(s, "SELECT 1", STATUS_IDLE);
+    assert_string_equal(peer_take(b), "CZ");
     world_free(w);
 }
 
-static void test_client_death_during_a_query_cancels_it(void **state)
+static void test_client_death_during_a_query_cancels_it_and_keeps_the_server(void **state)
 {
     struct world *w = world_new(TRANSACTION, USERS);
+    struct peer *s;
+
+    (void)state;
+    struct peer *a = first_client(w, &s);
+    struct peer *b = world_login(w, "ann", "db");
+    peer_take(b);
+    client_says_query(a, "begin");
+    server_says_done(s, "BEGIN", STATUS_IN_TRANSACTION);
+    client_says_query(a, "select pg_sleep(1000)");
+    peer_take(s);
+    peer_hang_up(a);
+    client_says_query(b, "select 1");
+    server_says_error(s, "57014", STATUS_FAILED);
+    assert_string_equal(peer_take(s), ""); /* the cancel could hit it */
+    serve_own_cancel(w);
+    assert_string_equal(peer_take(s), "Q"); /* ROLLBACK */
+    server_says_done(s, "ROLLBACK", STATUS_IDLE);
+    assert_string_equal(peer_take(s), "Q");
+    server_says_done(s, "SELECT 1", STATUS_IDLE);
+    assert_string_equal(peer_take(b), "CZ");
+    world_free(w);
+}
+
+static void test_client_death_in_a_pipeline_is_drained_up_to_a_sync(void **state)
+{
+    struct world *w = world_new(TRANSACTION, USERS);
+    struct peer *s;
+
+    (void)state;
+    struct peer *a = first_client(w, &s);
+    struct peer *b = world_login(w, "ann", "db");
+    peer_take(b);
+    client_says(a, "PBE", "s1", "select 1");
+    assert_string_equal(peer_take(s), "PBE");
+    server_says_error(s, "42601", 0); /* it now waits for a Sync */
+    assert_string_equal(peer_take(a), "E(42601)");
+    client_says_query(b, "select 1");
+    peer_hang_up(a);
+    assert_string_equal(peer_take(s), "S");
+    server_says(s, "Z");
+    assert_string_equal(peer_take(s), "Q");
+    server_says_done(s, "SELECT 1", STATUS_IDLE);
+    assert_string_equal(peer_take(b), "CZ");
+    world_free(w);
+}
+
+static void test_a_server_that_does_not_come_clean_is_closed(void **state)
+{
+    struct world *w = world_new(TRANSACTION "server_cancel_timeout = 3\n", USERS);
+    struct peer *s;
+
+    (void)state;
+    struct peer *a = first_client(w, &s);
+    client_says_query(a, "select pg_sleep(1000)");
+    peer_hang_up(a);
+    serve_own_cancel(w);
+    world_sleep(w, 2.9);
+    assert_non_null(s->conn);
+    world_sleep(w, 0.2);
+    assert_null(s->conn);
+    world_free(w);
+}
+
+static void test_draining_can_be_switched_off(void **state)
+{
+    struct world *w = world_new(TRANSACTION "server_cancel_timeout = 0\n", USERS);
     struct peer *s;
 
     (void)state;
@@ -493,13 +582,7 @@ static void test_client_death_during_a_query_cancels_it(void **state)
     client_says_query(a, "select pg_sleep(1000)");
     peer_hang_up(a);
     assert_null(s->conn);
-    struct peer *cancel = world_next_connect(w);
-    assert_non_null(cancel);
-    assert_string_equal(cancel->to.host, "10.0.0.1");
-    peer_connected(cancel);
-    assert_memory_equal(bytequeue_str(&cancel->got).ptr, "\0\0\0\20\4\322\26\56\0\0\22\147\1\2\3\4",
-                        16);
-    peer_hang_up(cancel);
+    serve_own_cancel(w);
     world_free(w);
 }
 
@@ -1177,8 +1260,11 @@ int main(void)
         cmocka_unit_test(test_server_lifetime_closes_at_release_only),
         cmocka_unit_test(test_an_old_idle_server_is_probed_before_use),
         cmocka_unit_test(test_pause_closes_free_servers_and_holds_new_work),
-        cmocka_unit_test(test_client_death_in_a_transaction_closes_the_server),
-        cmocka_unit_test(test_client_death_during_a_query_cancels_it),
+        cmocka_unit_test(test_client_death_in_a_transaction_rolls_back),
+        cmocka_unit_test(test_client_death_during_a_query_cancels_it_and_keeps_the_server),
+        cmocka_unit_test(test_client_death_in_a_pipeline_is_drained_up_to_a_sync),
+        cmocka_unit_test(test_a_server_that_does_not_come_clean_is_closed),
+        cmocka_unit_test(test_draining_can_be_switched_off),
         cmocka_unit_test(test_server_death_ends_its_client_only),
         cmocka_unit_test(test_a_cancel_reaches_the_linked_server_and_blocks_its_reuse),
         cmocka_unit_test(test_a_cancel_of_a_waiting_client_answers_57014),

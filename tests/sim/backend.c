@@ -197,6 +197,13 @@ static bool run(struct backend *b, struct bytequeue *q, const char *sql, bool ex
     unsigned token = 0, number = 0;
     bool own = !owner_of(sql, &token, &number);
 
+    if (own && begins(sql, "ROLLBACK")) {
+        if (b->tx == STATUS_IDLE || !sim_session_is_over(s, b->owner))
+            sim_fail(s, "the proxy rolls the transaction of %u back", b->owner);
+        b->tx = STATUS_IDLE;
+        wire_encode_command_complete(q, STR("ROLLBACK"));
+        return true;
+    }
     if (own) {
         if (b->tx != STATUS_IDLE)
             sim_fail(s, "the proxy says \"%s\" in the transaction of %u", sql, b->owner);
