@@ -418,8 +418,8 @@ static void put_help(struct bytequeue *out)
 {
     static const char help[] = "\n\tSHOW HELP|CONFIG|DATABASES|POOLS|CLIENTS|SERVERS|USERS|VERSION"
                                "\n\tSHOW PEERS|PEER_POOLS"
-                               "\n\tSHOW SOCKETS|ACTIVE_SOCKETS|LISTS|MEM|STATE|PINNED"
-                               "\n\tSHOW DNS_HOSTS|DNS_ZONES"
+                               "\n\tSHOW SOCKETS|ACTIVE_SOCKETS|LISTS|MEM|STATE"
+                               "\n\tSHOW PINNED|WAITERS|DNS_HOSTS|DNS_ZONES"
                                "\n\tSHOW STATS|STATS_TOTALS|STATS_AVERAGES|TOTALS"
                                "\n\tSET key = arg"
                                "\n\tRELOAD"

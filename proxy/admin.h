@@ -100,6 +100,30 @@ struct admin_socket {
     int send_avail;
 };
 
+/* A client that waits for a server connection. */
+struct admin_waiter {
+    uint64_t id;
+    const char *database;
+    const char *user;
+    const char *pool_user;
+    const char *application_name; /* NULL: not known */
+    const char *addr;
+    int port;
+    int64_t wait_us;
+    int ahead;
+    const char *reason;
+    int limit; /* 0: none */
+    int used;
+    bool is_held; /* the next are of who has held a server of the pool longest */
+    uint64_t holder_id;
+    const char *holder_application_name;
+    const char *holder_addr;
+    int holder_port;
+    const char *holder_state;
+    int64_t held_us;
+    int holder_pid; /* of the server process */
+};
+
 struct admin_memory {
     const char *name;
     int64_t size; /* of one */
@@ -143,6 +167,7 @@ struct admin_sink;
 void admin_put_database(struct admin_sink *sink, const struct admin_database *row);
 void admin_put_pool(struct admin_sink *sink, const struct admin_pool *row);
 void admin_put_socket(struct admin_sink *sink, const struct admin_socket *row);
+void admin_put_waiter(struct admin_sink *sink, const struct admin_waiter *row);
 void admin_put_memory(struct admin_sink *sink, const struct admin_memory *row);
 void admin_put_peer_pool(struct admin_sink *sink, const struct admin_peer_pool *row);
 void admin_put_dns_host(struct admin_sink *sink, const struct admin_dns_host *row);
@@ -195,6 +220,7 @@ struct admin_view {
     void (*pools)(void *core, struct admin_sink *sink);     /* the console's own too */
     void (*clients)(void *core, struct admin_sink *sink);
     void (*servers)(void *core, struct admin_sink *sink);
+    void (*waiters)(void *core, struct admin_sink *sink);       /* may be NULL */
     void (*learned_users)(void *core, struct admin_sink *sink); /* may be NULL */
     void (*count_user)(void *core, struct str user, int *server_connections,
                        int *client_connections);

@@ -641,6 +641,72 @@ void admin_put_socket(struct admin_sink *s, const struct admin_socket *row)
     end_row(s);
 }
 
+/* ---- WAITERS ---- */
+
+static const struct show_column waiter_columns[] = {
+    { "id", SHOW_INT4 },
+    { "database", SHOW_TEXT },
+    { "user", SHOW_TEXT },
+    { "pool_user", SHOW_TEXT },
+    { "application_name", SHOW_TEXT },
+    { "addr", SHOW_TEXT },
+    { "port", SHOW_INT4 },
+    { "wait", SHOW_INT4 },
+    { "wait_us", SHOW_INT4 },
+    { "ahead", SHOW_INT4 },
+    { "reason", SHOW_TEXT },
+    { "limit", SHOW_INT4 },
+    { "used", SHOW_INT4 },
+    { "holder_id", SHOW_INT4 },
+    { "holder_application_name", SHOW_TEXT },
+    { "holder_addr", SHOW_TEXT },
+    { "holder_port", SHOW_INT4 },
+    { "holder_state", SHOW_TEXT },
+    { "holder_time", SHOW_INT4 },
+    { "holder_time_us", SHOW_INT4 },
+    { "holder_remote_pid", SHOW_INT4 },
+};
+
+static void run_waiters(struct admin_sink *s)
+{
+    if (s->view->waiters != NULL)
+        s->view->waiters(s->view->core, s);
+}
+
+void admin_put_waiter(struct admin_sink *s, const struct admin_waiter *row)
+{
+    put_u64(s, row->id);
+    put_text(s, row->database);
+    put_text(s, row->user);
+    put_text(s, row->pool_user);
+    put_text(s, or_else(row->application_name, ""));
+    put_text(s, row->addr);
+    put_int(s, row->port);
+    put_int(s, row->wait_us / 1000000);
+    put_int(s, row->wait_us % 1000000);
+    put_int(s, row->ahead);
+    put_text(s, row->reason);
+    if (row->limit > 0)
+        put_int(s, row->limit);
+    else
+        put_text(s, NULL);
+    put_int(s, row->used);
+    if (row->is_held) {
+        put_u64(s, row->holder_id);
+        put_text(s, or_else(row->holder_application_name, ""));
+        put_text(s, row->holder_addr);
+        put_int(s, row->holder_port);
+        put_text(s, row->holder_state);
+        put_int(s, row->held_us / 1000000);
+        put_int(s, row->held_us % 1000000);
+        put_int(s, row->holder_pid);
+    } else {
+        for (int i = 0; i < 8; i++)
+            put_text(s, NULL);
+    }
+    end_row(s);
+}
+
 /* ---- STATS ---- */
 
 /* clang-format off */
@@ -944,6 +1010,7 @@ static const struct show shows[] = {
     { "TOTALS", COLUMNS(totals_columns), run_totals, false },
     { "USERS", COLUMNS(user_columns), run_users, false },
     { "VERSION", COLUMNS(version_columns), run_version, false },
+    { "WAITERS", COLUMNS(waiter_columns), run_waiters, false },
 };
 
 const struct show *show_find(struct str name)

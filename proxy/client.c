@@ -17,6 +17,7 @@
 #include "proxy/session_scan.h"
 #include "proxy/session_state.h"
 #include "proxy/settings.h"
+#include "proxy/waiting.h"
 
 /* Messages whose text is looked at come whole up to this; of longer ones the beginning is seen. */
 #define TEXT_MAX 65536
@@ -231,6 +232,24 @@ static bool is_cut(const struct client *c)
     return c->cut || (c->server != NULL && !wire_reader_is_between(&c->server->reader));
 }
 
+/* message is the reason too. */
+static void fail(struct client *c, const char *sqlstate, const char *message, const char *detail)
+{
+    struct err e = { 0 };
+
+    if (proxy_of(c)->config->log_pooler_errors)
+        client_log(c, LEVEL_WARNING, "pooler error: %s", message);
+    err_set(&e, ERR_REFUSAL, sqlstate, "%s", message);
+    if (detail != NULL) {
+        err_detail(&e, "%s", detail);
+        client_log(c, LEVEL_LOG, "waited in vain: %s", detail);
+    }
+    if (!is_cut(c))
+        notice_encode_err(&c->conn.out, "FATAL", &e);
+    err_clear(&e);
+    client_close(c, message);
+}
+
 void client_fail(struct client *c, const char *sqlstate, const char *fmt, ...)
 {
     struct text t;
@@ -242,11 +261,20 @@ void client_fail(struct client *c, const char *sqlstate, const char *fmt, ...)
     va_start(args, fmt);
     text_vprintf(&t, fmt, args);
     va_end(args);
-    if (proxy_of(c)->config->log_pooler_errors)
-        client_log(c, LEVEL_WARNING, "pooler error: %s", t.ptr);
-    if (!is_cut(c))
-        notice_encode_error(&c->conn.out, "FATAL", sqlstate, "%s", t.ptr);
-    client_close(c, t.ptr);
+    fail(c, sqlstate, t.ptr, NULL);
+    text_free(&t);
+}
+
+/* It waited for a server, and is told what for. */
+static void fail_waiting(struct client *c, const char *message)
+{
+    struct waiting w;
+    struct text t;
+
+    text_init(&t);
+    waiting_look(c, false, &w);
+    waiting_describe(c, &w, &t);
+    fail(c, "08P01", message, t.ptr);
     text_free(&t);
 }
 
@@ -335,16 +363,16 @@ static void on_timer(struct timer *t)
         client_fail(c, "08P01", "client_login_timeout");
         break;
     case CLIENT_LOGIN_WAIT:
-        client_fail(c, "08P01", "client_login_timeout (server down)");
+        fail_waiting(c, "client_login_timeout (server down)");
         break;
     case CLIENT_WAITING: {
         int64_t wait =
             c->db->entry != NULL ? config_query_wait_timeout_us(conf, c->db->entry, u) : 0;
         int64_t query = config_query_timeout_us(conf, u);
         if (wait > 0 && now - c->waiting_since_us >= (uint64_t)wait) {
-            client_fail(c, "08P01", "query_wait_timeout");
+            fail_waiting(c, "query_wait_timeout");
         } else if (query > 0 && now - c->waiting_since_us >= (uint64_t)query) {
-            client_fail(c, "08P01", "query_timeout");
+            fail_waiting(c, "query_timeout");
         } else {
             notify_waiting(c);
             client_update_timer(c);

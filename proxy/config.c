@@ -891,6 +891,9 @@ static struct config *load(const char *path, const struct str *text, struct err 
     free(l.users);
     free(l.peers);
     if (!ok) {
+        /* No file is at fault. */
+        if (strcmp(e->sqlstate, "F0000") == 0)
+            snprintf(e->sqlstate, sizeof(e->sqlstate), "22023");
         config_unref(c);
         return NULL;
     }
@@ -923,11 +926,11 @@ struct config *config_set(const struct config *old, struct str key, struct str v
 {
     const struct key *k = find_parameter(key);
     if (k == NULL) {
-        err_set(e, ERR_CONFIG, "08P01", "unknown parameter \"" STR_FMT "\"", STR_ARG(key));
+        err_set(e, ERR_CONFIG, "42704", "unknown parameter \"" STR_FMT "\"", STR_ARG(key));
         return NULL;
     }
     if (memchr(value.ptr, '\0', value.len) != NULL) {
-        err_set(e, ERR_CONFIG, "08P01", "a value can't hold a NUL byte");
+        err_set(e, ERR_CONFIG, "22021", "a value can't hold a NUL byte");
         return NULL;
     }
     struct config *c = config_copy(old);

@@ -50,7 +50,7 @@
     X(STRING, dvm_user, "", RELOAD, "User that maintains stream tables; unset: user= of the database, else postgres") \
     X(TIME, idle_transaction_timeout, "0", RELOAD, "Close clients that are idle in a transaction this long") \
     X(STRING, ignore_startup_parameters, "", RELOAD, "Startup parameters to drop (comma list)")      \
-    X(STRING, job_name, "pgtrickle", BOOT, "Name of the Windows service; accepted and not used")      \
+    X(STRING, job_name, "pgbouncer", BOOT, "Name of the Windows service; accepted and not used")      \
     X(STRING, listen_addr, "", BOOT, "Addresses to listen on (comma list); *: all; empty: unix socket only") \
     X(INT, listen_backlog, "128", BOOT, "Connections that the kernel queues")                        \
     X(BOOL, listen_lost_disconnect, "0", RELOAD, "Close clients that LISTEN when notifications may have been missed; 0: a NOTICE tells them") \
@@ -110,7 +110,7 @@
     X(TIME, suspend_timeout, "10", RELOAD, "Longest wait of SUSPEND for a connection")               \
     X(BOOL, syslog, "0", RELOAD, "Log to syslog")                                                    \
     X(SYSLOG_FACILITY, syslog_facility, "daemon", RELOAD, "Facility in syslog")                      \
-    X(STRING, syslog_ident, "pgtrickle", RELOAD, "Name in syslog")                                   \
+    X(STRING, syslog_ident, "pgbouncer", RELOAD, "Name in syslog")                                   \
     X(BOOL, tcp_defer_accept, "1", RELOAD, "TCP_DEFER_ACCEPT on listeners")                          \
     X(BOOL, tcp_keepalive, "1", RELOAD, "SO_KEEPALIVE on TCP connections")                           \
     X(INT, tcp_keepcnt, "0", RELOAD, "TCP_KEEPCNT; 0: the system's")                                 \

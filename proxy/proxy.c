@@ -15,6 +15,7 @@
 #include "proxy/session_state.h"
 #include "proxy/shutdown.h"
 #include "proxy/view_service.h"
+#include "proxy/waiting.h"
 #include "proxy/worker.h"
 
 #define UPKEEP_US 333000
@@ -927,6 +928,47 @@ static void view_peer_pools(void *core, struct admin_sink *sink)
     }
 }
 
+static void view_waiters(void *core, struct admin_sink *sink)
+{
+    struct proxy *p = core;
+
+    EACH_WORKER(p, worker)
+    LIST_FOREACH(&worker->clients, n)
+    {
+        const struct client *c = LIST_ITEM(n, struct client, worker_node);
+        struct waiting w;
+        if (c->pool == NULL || (c->state != CLIENT_WAITING && c->state != CLIENT_LOGIN_WAIT))
+            continue;
+        waiting_look(c, true, &w);
+        const struct client *h = w.holder != NULL ? w.holder->client : NULL;
+        struct admin_waiter row = {
+            .id = c->id,
+            .database = c->database_name,
+            .user = c->user_name,
+            .pool_user = c->pool->user->name,
+            .application_name = params_get(&c->params, PARAM_APPLICATION_NAME),
+            .addr = c->conn.peer.is_unix ? "unix" : c->conn.peer.host,
+            .port = c->conn.peer.port,
+            .wait_us = w.waited_us,
+            .ahead = w.ahead,
+            .reason = waiting_name(w.what),
+            .limit = w.limit,
+            .used = w.used,
+            .is_held = h != NULL,
+        };
+        if (h != NULL) {
+            row.holder_id = h->id;
+            row.holder_application_name = params_get(&h->params, PARAM_APPLICATION_NAME);
+            row.holder_addr = h->conn.peer.is_unix ? "unix" : h->conn.peer.host;
+            row.holder_port = h->conn.peer.port;
+            row.holder_state = waiting_holder_state(w.holder);
+            row.held_us = w.held_us;
+            row.holder_pid = w.holder->backend_pid;
+        }
+        admin_put_waiter(sink, &row);
+    }
+}
+
 static void view_count_user(void *core, struct str user, int *servers, int *clients)
 {
     struct proxy *p = core;
@@ -1133,6 +1175,7 @@ struct proxy *proxy_new(struct config *config, struct userlist *userlist, struct
         .pools = view_pools,
         .clients = view_clients,
         .servers = view_servers,
+        .waiters = view_waiters,
         .count_user = view_count_user,
         .peer_pools = view_peer_pools,
         .totals = view_totals,

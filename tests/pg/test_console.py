@@ -139,7 +139,7 @@ def test_reload_and_set(world):
         conn.execute("SET listen_port = 1")  # read at start only: acknowledged, no effect
         if shown(conn, "listen_port") != str(d.port):
             raise pg.Failure("SET changed what is read at start")
-        pg.expect_error(conn, "SET max_client_conn = many", "F0000")
+        pg.expect_error(conn, "SET max_client_conn = many", "22023")
         pg.expect_error(conn, "SET server_tls_sslmode = verify-full", "0A000")
 
         d.settings["nonsense"] = 1

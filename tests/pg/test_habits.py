@@ -334,3 +334,34 @@ def test_options_at_startup(world):
                 conn.execute("SET application_name = 'test'")
                 if pg.one(conn, "SHOW application_name") != "test":
                     raise pg.Failure("application_name can't be set")
+
+
+@only(15)
+def test_why_a_client_waits(world):
+    with daemon(world, pool_mode="transaction",
+                settings={"default_pool_size": 1, "query_wait_timeout": 1}) as d:
+        with d.connect(application_name="greedy") as holder, d.connect(application_name="poor") as waiter:
+            holder.execute("BEGIN")
+            pid = pg.one(holder, "SELECT pg_backend_pid()")
+            errors = []
+
+            def wait():
+                try:
+                    waiter.execute("SELECT 1")
+                except psycopg.OperationalError as e:
+                    errors.append(str(e))
+
+            t = threading.Thread(target=wait)
+            t.start()
+            [row] = pg.wait_until(lambda: show(d, "WAITERS"), what="a row of SHOW WAITERS")
+            expected = {"database": "postgres", "user": "postgres", "application_name": "poor",
+                        "reason": "pool_size", "limit": 1, "used": 1, "ahead": 0,
+                        "holder_application_name": "greedy", "holder_state": "idle in transaction",
+                        "holder_remote_pid": pid}
+            if {k: row[k] for k in expected} != expected:
+                raise pg.Failure(f"{row}")
+            t.join(20)
+            if not errors or "query_wait_timeout" not in errors[0] \
+                    or "uses 1 of 1 server connections (pool_size)" not in errors[0] \
+                    or "greedy" not in errors[0]:
+                raise pg.Failure(f"{errors}")
