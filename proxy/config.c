@@ -891,9 +891,6 @@ static struct config *load(const char *path, const struct str *text, struct err 
     free(l.users);
     free(l.peers);
     if (!ok) {
-        /* No file is at fault. */
-        if (strcmp(e->sqlstate, "F0000") == 0)
-            snprintf(e->sqlstate, sizeof(e->sqlstate), "22023");
         config_unref(c);
         return NULL;
     }
@@ -943,6 +940,9 @@ struct config *config_set(const struct config *old, struct str key, struct str v
         ok = set_field(c, k, arena_strndup(a, value.ptr, value.len), false, e) && check_whole(c, e);
     }
     if (!ok) {
+        /* No file is at fault. */
+        if (strcmp(e->sqlstate, "F0000") == 0)
+            memcpy(e->sqlstate, "22023", sizeof("22023"));
         config_unref(c);
         return NULL;
     }
