@@ -10,6 +10,8 @@
 #include "protocol/query_simple.h"
 #include "protocol/status.h"
 #include "proxy/cancel.h"
+#include "proxy/client_internal.h"
+#include "proxy/client_sql.h"
 #include "proxy/intercept.h"
 #include "proxy/lending.h"
 #include "proxy/login.h"
@@ -707,24 +709,24 @@ void client_on_replication_ready(struct client *c)
 
 /* ---- requests --------------------------------------------------------------------------- */
 
-static void forward(struct client *c, struct str bytes)
+void client_forward(struct client *c, struct str bytes)
 {
     conn_send(&c->server->conn, bytes.ptr, bytes.len);
 }
 
-static bool tracks_statements(const struct client *c)
+bool client_tracks_statements(const struct client *c)
 {
     return mode_of(c) != POOL_MODE_SESSION && proxy_of(c)->config->max_prepared_statements > 0;
 }
 
-static bool standard_strings(const struct client *c)
+bool client_standard_strings(const struct client *c)
 {
     const char *v = params_get(&c->params, PARAM_STANDARD_CONFORMING_STRINGS);
 
     return v == NULL || strcmp(v, "off") != 0;
 }
 
-static void request_begins(struct client *c)
+void client_request_begins(struct client *c)
 {
     struct server *s = c->server;
 
@@ -737,18 +739,18 @@ static void request_begins(struct client *c)
     }
 }
 
-static struct reply_owed *owe(struct client *c, enum reply_ends ends)
+struct reply_owed *client_owe(struct client *c, enum reply_ends ends)
 {
-    request_begins(c);
+    client_request_begins(c);
     return server_owe(c->server, ends, REPLY_FORWARDED);
 }
 
 /* An error at this place of the pipeline: the server is made to fail here (the portal does not
  * exist), so that its transaction fails as it should, and its words are replaced. */
-static void fail_in_place(struct client *c, const struct err *e)
+void client_fail_in_place(struct client *c, const struct err *e)
 {
     struct bytequeue frame = { 0 };
-    struct reply_owed *o = owe(c, ENDS_DESCRIBE);
+    struct reply_owed *o = client_owe(c, ENDS_DESCRIBE);
 
     notice_encode_err(&frame, "ERROR", e);
     o->audience = REPLY_SUBSTITUTED;
@@ -791,7 +793,7 @@ static bool too_large(struct client *c, bool in_pipeline)
                "up to %d bytes.",
                KEPT_MAX);
     if (in_pipeline) {
-        fail_in_place(c, &e);
+        client_fail_in_place(c, &e);
         c->discards = true; /* what is still to come of it */
     } else {
         client_fail(c, "54000", "statement is too large");
@@ -800,7 +802,7 @@ static bool too_large(struct client *c, bool in_pipeline)
     return true;
 }
 
-static void forget_unnamed(struct client *c)
+void client_forget_unnamed(struct client *c)
 {
     struct client_statement *cs = client_statement_find(&c->statements, STR(""));
 
@@ -812,7 +814,7 @@ static void forget_unnamed(struct client *c)
 static void refuse_query(struct client *c, const struct err *e)
 {
     struct bytequeue frame = { 0 };
-    struct reply_owed *o = owe(c, ENDS_QUERY);
+    struct reply_owed *o = client_owe(c, ENDS_QUERY);
 
     notice_encode_err(&frame, "ERROR", e);
     o->audience = REPLY_SUBSTITUTED;
@@ -830,7 +832,7 @@ static bool state_allows(struct client *c, struct str text, bool *taken)
 
     *taken = next != SESSION_WAITS;
     if (next == SESSION_REFUSED)
-        fail_in_place(c, &e);
+        client_fail_in_place(c, &e);
     err_clear(&e);
     return next == SESSION_GO_ON;
 }
@@ -840,7 +842,7 @@ static bool on_query(struct client *c, const struct wire_piece *f)
 {
     struct str text = { f->body.ptr, f->ends && f->body.len > 0 ? f->body.len - 1 : f->body.len };
     enum intercept_kind kind =
-        intercepts(c) ? intercept_classify(text, standard_strings(c)) : INTERCEPT_FORWARD;
+        intercepts(c) ? intercept_classify(text, client_standard_strings(c)) : INTERCEPT_FORWARD;
 
     if (proxy_of(c)->config->disable_pqexec) {
         client_fail(c, "08P01", "PQexec disallowed");
@@ -858,7 +860,7 @@ static bool on_query(struct client *c, const struct wire_piece *f)
             client_on_batch_done(c);
             return true;
         }
-        request_begins(c);
+        client_request_begins(c);
         lending_query(c, text);
         return true;
     }
@@ -874,42 +876,61 @@ static bool on_query(struct client *c, const struct wire_piece *f)
     case SESSION_GO_ON:
         break;
     }
-    forget_unnamed(c);
-    owe(c, ENDS_QUERY);
-    forward(c, f->bytes);
+    if (f->ends && !c->server->copy_in && client_sql_may_matter(c, text, false)) {
+        enum client_sql_next next = client_sql_query(c, text);
+        if (next != CLIENT_SQL_NOT_OURS)
+            return next == CLIENT_SQL_DONE;
+    }
+    client_forget_unnamed(c);
+    client_owe(c, ENDS_QUERY);
+    client_forward(c, f->bytes);
     return true;
 }
 
-static void send_parse(struct client *c, struct str name, struct str tail)
+void client_send_parse(struct client *c, struct str name, struct str tail)
 {
     wire_encode_parse_tail(&c->server->conn.out, name, tail);
     conn_flush(&c->server->conn);
 }
 
-/* A Parse that is known whole; tail may have been rewritten. */
-static void parse_named(struct client *c, struct str name, struct str tail, struct lend_info *lend)
+void client_parse_named(struct client *c, struct str name, struct str tail, struct lend_info *lend,
+                        struct sql_command *sql)
 {
     struct server *s = c->server;
     struct statement *st;
 
     if (client_statement_find(&c->statements, name) != NULL) {
         struct err e = { 0 };
+        /* What else is wrong with it comes first. */
+        st = statement_get(&proxy_of(c)->statements, STATEMENT_PARSED, tail);
+        client_request_begins(c);
+        if (s->tx_status == STATUS_FAILED)
+            server_make_room(s, st);
+        server_prepare(s, st);
+        if (sql != NULL)
+            client_sql_mark_parse(s, sql, st);
+        statement_unref(&proxy_of(c)->statements, st);
         err_set(&e, ERR_REFUSAL, "42P05", "prepared statement \"" STR_FMT "\" already exists",
                 STR_ARG(name));
-        fail_in_place(c, &e);
+        client_fail_in_place(c, &e);
         err_clear(&e);
         lend_info_free(lend);
+        sql_command_unref(sql, &proxy_of(c)->statements);
         return;
     }
-    st = statement_get(&proxy_of(c)->statements, tail);
+    st = statement_get(&proxy_of(c)->statements, STATEMENT_PARSED, tail);
     c->next_serial++;
-    client_statement_add(&c->statements, c->next_serial, name, st, lend);
-    bool known = server_statements_has(&s->statements, st);
+    client_statement_add(&c->statements, c->next_serial, name, st, lend)->sql = sql;
+    /* In a transaction that failed the server has to say so. */
+    bool known = server_has_fresh(s, st) && s->tx_status != STATUS_FAILED;
+    client_request_begins(c);
     if (!known)
-        server_evict_statements(s);
-    struct reply_owed *o = owe(c, ENDS_PARSE);
+        server_make_room(s, st);
+    struct reply_owed *o = client_owe(c, ENDS_PARSE);
     o->client_has = true;
     o->serial = c->next_serial;
+    server_note_change(s, o);
+    o->outcome = sql != NULL ? sql_outcome_of_parse(sql, tail.len) : NULL;
     if (known) {
         server_statements_touch(&s->statements, st);
         o->audience = REPLY_FAKED;
@@ -918,13 +939,36 @@ static void parse_named(struct client *c, struct str name, struct str tail, stru
     }
     o->server_has = true;
     o->statement = statement_ref(st);
-    server_statements_add(&s->statements, st);
+    server_learned(s, st);
     s->pool->stats.server_parses++;
-    send_parse(c, str_from(st->name), tail);
+    client_send_parse(c, str_from(st->name), tail);
+}
+
+/* What was noted in front of a Sync may be undone; what comes behind it must not build on that. */
+static bool is_in_doubt(const struct client *c)
+{
+    return c->server->n_changes_synced > 0 && client_tracks_statements(c);
+}
+
+static bool use_in_doubt(const struct client *c, struct str name, const struct client_statement *cs)
+{
+    return is_in_doubt(c) && name.len > 0 && (cs == NULL || cs->serial <= c->synced_serial);
+}
+
+static bool parse_in_doubt(struct client *c, struct str name, struct str tail)
+{
+    if (!is_in_doubt(c))
+        return false;
+    if (client_statement_is_named(&c->statements, name) || !server_has_room(c->server))
+        return true;
+    struct statement *st = statement_get(&proxy_of(c)->statements, STATEMENT_PARSED, tail);
+    bool had = server_statements_has(&c->server->statements, st);
+    statement_unref(&proxy_of(c)->statements, st);
+    return had;
 }
 
 /* Whether the name is taken is only known when the Parse that gave it is answered. */
-static bool name_in_doubt(struct client *c, struct str name)
+bool client_name_in_doubt(struct client *c, struct str name)
 {
     struct client_statement *cs = client_statement_find(&c->statements, name);
 
@@ -956,19 +1000,25 @@ static bool on_parse(struct client *c, const struct wire_piece *f)
     }
     named = m.statement.len > 0;
     if (intercepts(c))
-        kind = intercept_classify(text, standard_strings(c));
+        kind = intercept_classify(text, client_standard_strings(c));
     if (kind != INTERCEPT_FORWARD && !views_ready(c, kind))
         return false;
-    if (!f->ends && (kind == INTERCEPT_LEND || (named && tracks_statements(c))))
+    if (!f->ends && (kind == INTERCEPT_LEND || (named && client_tracks_statements(c))))
         return too_large(c, true);
-    if (named && tracks_statements(c) && name_in_doubt(c, m.statement))
+    if (named && client_tracks_statements(c) &&
+        (parse_in_doubt(c, m.statement, m.tail) || client_name_in_doubt(c, m.statement)))
         return false;
     bool keeps_state = false, taken;
     if (kind != INTERCEPT_LEND && mode_of(c) != POOL_MODE_SESSION) {
-        if (named && tracks_statements(c))
+        if (named && client_tracks_statements(c))
             keeps_state = session_scan_wants(text, false);
         else if (!state_allows(c, text, &taken))
             return taken;
+    }
+    if (f->ends && kind != INTERCEPT_LEND && client_sql_may_matter(c, text, true)) {
+        enum client_sql_next next = client_sql_parse(c, &m);
+        if (next != CLIENT_SQL_NOT_OURS)
+            return next == CLIENT_SQL_DONE;
     }
     c->pool->stats.client_parses++;
 
@@ -980,12 +1030,12 @@ static bool on_parse(struct client *c, const struct wire_piece *f)
         struct intercept_rewrite rw = { 0 };
         struct err e = { 0 };
         if (c->install_error != NULL) {
-            fail_in_place(c, c->install_error);
+            client_fail_in_place(c, c->install_error);
             arena_free(&arena);
             return true;
         }
-        if (!intercept_rewrite(text, standard_strings(c), &arena, &rw, &e)) {
-            fail_in_place(c, &e);
+        if (!intercept_rewrite(text, client_standard_strings(c), &arena, &rw, &e)) {
+            client_fail_in_place(c, &e);
             err_clear(&e);
             arena_free(&arena);
             return true;
@@ -999,8 +1049,8 @@ static bool on_parse(struct client *c, const struct wire_piece *f)
             tail = (struct str){ p, rw.sql.len + types };
         }
     }
-    if (named && tracks_statements(c)) {
-        parse_named(c, m.statement, tail, lend);
+    if (named && client_tracks_statements(c)) {
+        client_parse_named(c, m.statement, tail, lend, NULL);
         struct client_statement *cs = client_statement_find(&c->statements, m.statement);
         if (cs != NULL)
             cs->keeps_state = keeps_state;
@@ -1010,12 +1060,12 @@ static bool on_parse(struct client *c, const struct wire_piece *f)
             client_statement_remove(&c->statements, old, &proxy_of(c)->statements);
         if (lend != NULL)
             client_statement_add(&c->statements, ++c->next_serial, m.statement, NULL, lend);
-        owe(c, ENDS_PARSE);
+        client_owe(c, ENDS_PARSE);
         c->pool->stats.server_parses++;
         if (tail.ptr != m.tail.ptr)
-            send_parse(c, m.statement, tail);
+            client_send_parse(c, m.statement, tail);
         else
-            forward(c, f->bytes);
+            client_forward(c, f->bytes);
     }
     arena_free(&arena);
     return true;
@@ -1033,16 +1083,20 @@ static void forget_lend_portal(struct client *c, struct str portal)
 static void forward_renamed(struct client *c, const struct wire_piece *f,
                             struct client_statement *cs, enum reply_ends ends)
 {
+    if (cs != NULL && cs->sql != NULL)
+        client_sql_renew(c, cs);
     if (cs == NULL || cs->statement == NULL) {
-        owe(c, ends);
-        forward(c, f->bytes);
+        client_owe(c, ends);
+        client_forward(c, f->bytes);
         return;
     }
-    request_begins(c);
+    client_request_begins(c);
     server_prepare(c->server, cs->statement);
-    owe(c, ends);
+    if (cs->sql != NULL)
+        client_sql_mark_parse(c->server, cs->sql, cs->statement);
+    client_owe(c, ends)->serial = cs->serial;
     if (!wire_rename_statement(&c->server->conn.out, f, str_from(cs->statement->name)))
-        forward(c, f->bytes);
+        client_forward(c, f->bytes);
     conn_flush(&c->server->conn);
 }
 
@@ -1058,6 +1112,8 @@ static bool on_bind(struct client *c, const struct wire_piece *f)
         return true;
     }
     struct client_statement *cs = client_statement_find(&c->statements, m.statement);
+    if (use_in_doubt(c, m.statement, cs))
+        return false;
     bool taken;
     if (cs != NULL && cs->keeps_state && cs->statement != NULL &&
         !state_allows(c, str_from(cs->statement->body), &taken))
@@ -1067,6 +1123,8 @@ static bool on_bind(struct client *c, const struct wire_piece *f)
     if (cs != NULL && cs->lend != NULL)
         client_statement_add(&c->lend_portals, ++c->next_serial, m.portal, NULL,
                              lend_info_copy(cs->lend));
+    else if (cs != NULL && cs->sql != NULL)
+        client_sql_bound(c, m.portal, cs);
     forward_renamed(c, f, cs, ENDS_BIND);
     return true;
 }
@@ -1083,28 +1141,31 @@ static bool on_target(struct client *c, const struct wire_piece *f)
     if (m.target == TARGET_PORTAL) {
         if (closes)
             forget_lend_portal(c, m.name);
-        owe(c, closes ? ENDS_CLOSE : ENDS_DESCRIBE);
-        forward(c, f->bytes);
+        client_owe(c, closes ? ENDS_CLOSE : ENDS_DESCRIBE);
+        client_forward(c, f->bytes);
         return true;
     }
     struct client_statement *cs = client_statement_find(&c->statements, m.name);
+    if (use_in_doubt(c, m.name, cs))
+        return false;
     if (!closes) {
         forward_renamed(c, f, cs, ENDS_DESCRIBE);
-    } else if (m.name.len > 0 && tracks_statements(c)) {
+    } else if (m.name.len > 0 && client_tracks_statements(c)) {
         /* The server keeps it for others. */
-        struct reply_owed *o = owe(c, ENDS_CLOSE);
+        struct reply_owed *o = client_owe(c, ENDS_CLOSE);
         o->audience = REPLY_FAKED;
         if (cs != NULL) {
             cs->closing = true;
             o->client_lacks = true;
             o->serial = cs->serial;
+            server_note_change(c->server, o);
         }
         server_answer_fakes(c->server);
     } else {
         if (cs != NULL)
             client_statement_remove(&c->statements, cs, &proxy_of(c)->statements);
-        owe(c, ENDS_CLOSE);
-        forward(c, f->bytes);
+        client_owe(c, ENDS_CLOSE);
+        client_forward(c, f->bytes);
     }
     return true;
 }
@@ -1115,28 +1176,31 @@ static bool on_execute(struct client *c, const struct wire_piece *f)
 
     if (c->lend_portals.count > 0 && wire_decode_execute(f->body, &m)) {
         struct client_statement *p = client_statement_find(&c->lend_portals, m.portal);
+        if (p != NULL && p->sql != NULL)
+            return client_sql_execute(c, p, f->bytes);
         if (p != NULL) {
-            request_begins(c);
+            client_request_begins(c);
             lending_execute(c, f->bytes, p->lend);
             return true;
         }
     }
-    owe(c, ENDS_EXECUTE);
-    forward(c, f->bytes);
+    client_owe(c, ENDS_EXECUTE);
+    client_forward(c, f->bytes);
     return true;
 }
 
 static bool on_sync(struct client *c, const struct wire_piece *f)
 {
     c->skips = false;
+    c->synced_serial = c->next_serial;
     client_statements_clear(&c->lend_portals, &proxy_of(c)->statements);
     if (c->lend_block) {
         lending_end_block(c);
         return true;
     }
     if (!c->server->copy_in)
-        owe(c, ENDS_SYNC);
-    forward(c, f->bytes);
+        client_owe(c, ENDS_SYNC);
+    client_forward(c, f->bytes);
     return true;
 }
 
@@ -1162,17 +1226,17 @@ static bool on_request(struct client *c, const struct wire_piece *f)
     case FE_SYNC:
         return on_sync(c, f);
     case FE_FUNCTION_CALL:
-        owe(c, ENDS_QUERY);
-        forward(c, f->bytes);
+        client_owe(c, ENDS_QUERY);
+        client_forward(c, f->bytes);
         return true;
     case FE_COPY_DONE:
     case FE_COPY_FAIL:
         c->server->copy_in = false;
-        forward(c, f->bytes);
+        client_forward(c, f->bytes);
         return true;
     case FE_COPY_DATA:
     case FE_FLUSH:
-        forward(c, f->bytes);
+        client_forward(c, f->bytes);
         return true;
     case FE_PASSWORD:
     case FE_TERMINATE:
@@ -1240,7 +1304,7 @@ static uint32_t whole_max(struct client *c, const struct wire_header *h, struct 
         return WIRE_HEADER_LEN;
     case FE_PARSE:
         if (rest.len > WIRE_HEADER_LEN && rest.ptr[WIRE_HEADER_LEN] != '\0' &&
-            tracks_statements(c) && h->body_len <= KEPT_MAX - WIRE_HEADER_LEN)
+            client_tracks_statements(c) && h->body_len <= KEPT_MAX - WIRE_HEADER_LEN)
             return KEPT_MAX;
         break;
     default:
@@ -1249,12 +1313,13 @@ static uint32_t whole_max(struct client *c, const struct wire_header *h, struct 
     return TEXT_MAX;
 }
 
-/* A stream-table statement that is longer than TEXT_MAX is wanted whole. */
+/* A stream-table statement, or one with a prepared statement's name in it, is wanted whole when it
+ * is longer than TEXT_MAX. */
 static bool wants_whole(struct client *c, const struct wire_header *h, struct str rest)
 {
     struct str text = { rest.ptr + WIRE_HEADER_LEN, rest.len - WIRE_HEADER_LEN };
 
-    if (!intercepts(c) || rest.len < TEXT_MAX || h->body_len > KEPT_MAX - WIRE_HEADER_LEN)
+    if (rest.len < TEXT_MAX || h->body_len > KEPT_MAX - WIRE_HEADER_LEN)
         return false;
     if (h->tag == FE_PARSE) {
         struct str name;
@@ -1267,7 +1332,17 @@ static bool wants_whole(struct client *c, const struct wire_header *h, struct st
     }
     if (text.len > TEXT_MAX - 1024)
         text.len = TEXT_MAX - 1024;
-    return intercept_classify(text, standard_strings(c)) == INTERCEPT_LEND;
+    if (client_sql_may_matter(c, text, h->tag == FE_PARSE))
+        return true;
+    return intercepts(c) && intercept_classify(text, client_standard_strings(c)) == INTERCEPT_LEND;
+}
+
+static bool waits_for_answers(struct client *c)
+{
+    if (!c->waits_for_answers)
+        return false;
+    c->waits_for_answers = c->server != NULL && c->server->owed.count > 0;
+    return c->waits_for_answers && !c->server->copy_in; /* in COPY the server waits for us */
 }
 
 static size_t take_requests(struct client *c, struct str bytes)
@@ -1281,7 +1356,7 @@ static size_t take_requests(struct client *c, struct str bytes)
         struct wire_piece f;
         enum wire_result result = WIRE_FRAME;
 
-        if (c->lend != NULL || c->install_wanted) {
+        if (c->lend != NULL || c->install_wanted || waits_for_answers(c)) {
             c->conn.held = true;
             break;
         }
@@ -1311,7 +1386,7 @@ static size_t take_requests(struct client *c, struct str bytes)
         }
         if (!f.starts) {
             if (!c->discards)
-                forward(c, f.bytes);
+                client_forward(c, f.bytes);
             else if (f.ends)
                 c->discards = false;
         } else if (c->state == CLIENT_IDLE && on_idle_request(c, &f)) {
@@ -1490,7 +1565,7 @@ static bool let_go(struct client *c)
     }
     c->discarded = false;
     client_statements_clear(&c->lend_portals, &proxy_of(c)->statements);
-    forget_unnamed(c);
+    client_forget_unnamed(c);
     set_state(c, CLIENT_IDLE);
     if (c->conn.held)
         conn_wake(&c->conn);

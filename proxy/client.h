@@ -82,6 +82,8 @@ struct client {
     bool has_deadlines;      /* some timeout for ACTIVE or IDLE is configured */
     bool discards;           /* the message that is streamed is dropped */
     bool skips;              /* the pipeline failed: messages up to Sync are dropped */
+    bool waits_for_answers;  /* what was sent decides what names mean in the message in front */
+    bool unnamed_here;       /* the unnamed statement on the linked server is this client's */
     bool canceled;           /* in the queue: the message in front is answered with 57014 */
     bool cut;                /* its server went away in the middle of a message */
     const char *ends_server; /* why its server is closed with it; NULL: it just leaves */
@@ -90,6 +92,7 @@ struct client {
     bool install_wanted; /* waits for the SQL side to be installed */
     bool install_tried;  /* for the message in front: go on whatever came of it */
     uint32_t next_serial;
+    uint32_t synced_serial;    /* next_serial at the last Sync */
     struct wire_reader reader; /* messages on their way to the server */
     struct params params;
     struct settings *startup;  /* what the startup packet asked for, reported parameters too */

@@ -119,6 +119,7 @@
     X(INT, tcp_socket_buffer, "0", RELOAD, "SO_SNDBUF and SO_RCVBUF; 0: the system's")               \
     X(INT, tcp_user_timeout, "0", RELOAD, "TCP_USER_TIMEOUT in milliseconds; 0: the system's")       \
     X(STRING, track_extra_parameters, "IntervalStyle", BOOT, "More reported parameters that follow the client (comma list)") \
+    X(BOOL, track_sql_prepare, "1", RELOAD, "SQL's PREPARE, EXECUTE and DEALLOCATE follow the client as the protocol's statements do; 0: passed through as they are") \
     X(TIME, transaction_timeout, "0", RELOAD, "Close clients whose transaction lasts this long")     \
     X(STRING, unix_socket_dir, "/tmp", BOOT, "Directory of the unix socket; @name: abstract; empty: none") \
     X(STRING, unix_socket_group, "", BOOT, "Group of the unix socket")                               \

@@ -29,29 +29,57 @@ void statement_table_free(struct statement_table *t)
     pthread_mutex_destroy(&t->lock);
 }
 
-struct statement *statement_get(struct statement_table *t, struct str body)
+/* Under the lock. */
+static struct statement *make(struct statement_table *t, enum statement_source source,
+                              struct str body)
 {
-    uint64_t hash = str_hash(body);
+    struct statement *s = mem_alloc(sizeof(*s));
+
+    s->number = t->next_number++;
+    snprintf(s->name, sizeof(s->name), "PGTRICKLE_%" PRIu64, s->number);
+    atomic_init(&s->refs, 1);
+    s->source = source;
+    s->body = mem_alloc(body.len + 1);
+    memcpy(s->body, body.ptr, body.len);
+    s->body_len = body.len;
+    return s;
+}
+
+struct statement *statement_get(struct statement_table *t, enum statement_source source,
+                                struct str body)
+{
+    uint64_t hash = str_hash(body) + source;
 
     pthread_mutex_lock(&t->lock);
     for (struct map_node *n = map_first(&t->map, hash); n != NULL; n = map_next_same(n)) {
         struct statement *s = MAP_ITEM(n, struct statement, node);
-        if (str_equal((struct str){ s->body, s->body_len }, body)) {
+        if (s->source == source && str_equal((struct str){ s->body, s->body_len }, body)) {
             statement_ref(s);
             pthread_mutex_unlock(&t->lock);
             return s;
         }
     }
-    struct statement *s = mem_alloc(sizeof(*s));
-    s->number = t->next_number++;
-    snprintf(s->name, sizeof(s->name), "PGTRICKLE_%" PRIu64, s->number);
-    atomic_init(&s->refs, 1);
-    s->body = mem_alloc(body.len);
-    memcpy(s->body, body.ptr, body.len);
-    s->body_len = body.len;
+    struct statement *s = make(t, source, body);
+    s->shared = true;
     map_insert(&t->map, &s->node, hash);
     pthread_mutex_unlock(&t->lock);
     return s;
+}
+
+struct statement *statement_new(struct statement_table *t, enum statement_source source,
+                                struct str body)
+{
+    pthread_mutex_lock(&t->lock);
+    struct statement *s = make(t, source, body);
+    pthread_mutex_unlock(&t->lock);
+    return s;
+}
+
+void statement_table_make_name(struct statement_table *t, char name[32])
+{
+    pthread_mutex_lock(&t->lock);
+    snprintf(name, 32, "PGTRICKLE_%" PRIu64, t->next_number++);
+    pthread_mutex_unlock(&t->lock);
 }
 
 struct statement *statement_ref(struct statement *s)
@@ -71,7 +99,7 @@ void statement_unref(struct statement_table *t, struct statement *s)
     /* Perhaps the last: only under the lock does nobody find it meanwhile. */
     pthread_mutex_lock(&t->lock);
     bool last = atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) == 1;
-    if (last)
+    if (last && s->shared)
         map_remove(&t->map, &s->node);
     pthread_mutex_unlock(&t->lock);
     if (last)
@@ -106,6 +134,24 @@ void lend_info_free(struct lend_info *i)
     free(i);
 }
 
+struct sql_command *sql_command_ref(struct sql_command *c)
+{
+    c->refs++;
+    return c;
+}
+
+void sql_command_unref(struct sql_command *c, struct statement_table *t)
+{
+    if (c == NULL || --c->refs > 0)
+        return;
+    if (c->target != NULL)
+        statement_unref(t, c->target);
+    free(c->name);
+    free(c->tail);
+    free(c->sent);
+    free(c);
+}
+
 struct client_statement *client_statement_find(const struct map *m, struct str name)
 {
     if (m->count == 0)
@@ -116,6 +162,18 @@ struct client_statement *client_statement_find(const struct map *m, struct str n
             return cs;
     }
     return NULL;
+}
+
+bool client_statement_is_named(const struct map *m, struct str name)
+{
+    if (m->count == 0)
+        return false;
+    for (struct map_node *n = map_first(m, str_hash(name)); n != NULL; n = map_next_same(n)) {
+        struct client_statement *cs = MAP_ITEM(n, struct client_statement, node);
+        if (str_equal((struct str){ cs->name, cs->name_len }, name))
+            return true;
+    }
+    return false;
 }
 
 struct client_statement *client_statement_by_serial(const struct map *m, uint32_t serial)
@@ -151,6 +209,7 @@ void client_statement_remove(struct map *m, struct client_statement *cs, struct 
     if (cs->statement != NULL)
         statement_unref(t, cs->statement);
     lend_info_free(cs->lend);
+    sql_command_unref(cs->sql, t);
     free(cs->name);
     free(cs);
 }
@@ -182,6 +241,14 @@ bool server_statements_has(const struct server_statements *ss, const struct stat
     return find(ss, s) != NULL;
 }
 
+bool server_statements_is_fresh(const struct server_statements *ss, const struct statement *s,
+                                unsigned epoch)
+{
+    struct server_statement *e = find(ss, s);
+
+    return e != NULL && e->epoch == epoch;
+}
+
 void server_statements_touch(struct server_statements *ss, const struct statement *s)
 {
     struct server_statement *e = find(ss, s);
@@ -192,12 +259,13 @@ void server_statements_touch(struct server_statements *ss, const struct statemen
     }
 }
 
-void server_statements_add(struct server_statements *ss, struct statement *s)
+void server_statements_add(struct server_statements *ss, struct statement *s, unsigned epoch)
 {
     if (find(ss, s) != NULL)
         return;
     struct server_statement *e = mem_alloc(sizeof(*e));
     e->statement = statement_ref(s);
+    e->epoch = epoch;
     map_insert(&ss->map, &e->node, s->number);
     list_append(&ss->lru, &e->lru);
 }

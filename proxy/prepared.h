@@ -1,9 +1,10 @@
-/* Protocol-level prepared statements in transaction and statement pooling.
+/* Prepared statements in transaction and statement pooling.
  *
  * A client names its statements; a server connection that is shared can't use those names.
  * Statements with equal text and parameter types are one struct statement (process-wide, reference
  * counted, immutable) with an internal name PGTRICKLE_<n>. A client maps its names to statements; a
- * server knows which statements it has, least recently used first.
+ * server knows which statements it has, least recently used first. Those that SQL's PREPARE made
+ * are no different (one namespace, as in PostgreSQL) but for how a server is taught them.
  */
 #ifndef PGTRICKLE_PROXY_PREPARED_H
 #define PGTRICKLE_PROXY_PREPARED_H
@@ -17,6 +18,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "base/str.h"
+#include "proxy/sql_prepare.h"
 
 /* What a Parse of a stream-table statement was before it was rewritten. */
 struct lend_info {
@@ -27,12 +29,19 @@ struct lend_info {
     bool has_rows;
 };
 
+enum statement_source {
+    STATEMENT_PARSED, /* body: of a Parse behind the name: text NUL, count, types */
+    STATEMENT_SQL,    /* body: of a PREPARE behind the name: "(types) AS text" */
+};
+
 struct statement {
     struct map_node node;
     uint64_t number;
     char name[32];
     atomic_uint refs;
-    char *body; /* of a Parse behind the name: text NUL, count, types */
+    enum statement_source source;
+    bool shared; /* it is in the table: equal ones are this one */
+    char *body;
     size_t body_len;
 };
 
@@ -41,6 +50,25 @@ struct statement_table {
     pthread_mutex_t lock;
     struct map map; /* under the lock, as the next */
     uint64_t next_number;
+};
+
+/* A PREPARE, EXECUTE, DEALLOCATE that came in a Parse: what it was before its name was replaced,
+ * and what was made of it last. */
+struct sql_command {
+    unsigned refs;
+    enum sql_prepare_verb verb;
+    char *name; /* that it means, as the client's */
+    size_t name_len;
+    char *tail; /* the client's Parse behind its name */
+    size_t tail_len;
+    size_t text_len; /* of the text in tail */
+    size_t name_start;
+    size_t name_end;
+    size_t command_end;       /* without what blanks, comments and semicolon follow */
+    struct statement *target; /* SQL_PREPARE: what its next run makes; a reference, or NULL */
+    char stand_in[32];        /* SQL_DEALLOCATE: what is deallocated in its place; or empty */
+    char *sent;               /* the tail that the server got last for the unnamed statement */
+    size_t sent_len;
 };
 
 /* A name of a client. */
@@ -53,6 +81,7 @@ struct client_statement {
     bool keeps_state;            /* what it says may change the session: looked at by each Bind */
     struct statement *statement; /* NULL: only lend is of interest (session pooling, unnamed) */
     struct lend_info *lend;      /* NULL: an ordinary statement */
+    struct sql_command *sql;     /* NULL: the same; a reference */
 };
 
 /* A statement that a server has (or will have when what was sent to it succeeds). */
@@ -60,6 +89,7 @@ struct server_statement {
     struct map_node node;
     struct list_node lru;
     struct statement *statement;
+    unsigned epoch; /* database.statements_epoch when it was prepared */
 };
 
 struct server_statements {
@@ -70,7 +100,13 @@ struct server_statements {
 void statement_table_init(struct statement_table *t);
 void statement_table_free(struct statement_table *t);
 /* Takes a reference on the statement with this body, new or known. */
-struct statement *statement_get(struct statement_table *t, struct str body);
+struct statement *statement_get(struct statement_table *t, enum statement_source source,
+                                struct str body);
+/* One that is nobody else's, whatever its body. */
+struct statement *statement_new(struct statement_table *t, enum statement_source source,
+                                struct str body);
+/* A name that no statement has or will have. */
+void statement_table_make_name(struct statement_table *t, char name[32]);
 struct statement *statement_ref(struct statement *s);
 void statement_unref(struct statement_table *t, struct statement *s);
 
@@ -79,7 +115,12 @@ struct lend_info *lend_info_new(struct str text, const char *tag, size_t definit
 struct lend_info *lend_info_copy(const struct lend_info *i);
 void lend_info_free(struct lend_info *i);
 
+struct sql_command *sql_command_ref(struct sql_command *c);
+void sql_command_unref(struct sql_command *c, struct statement_table *t);
+
 struct client_statement *client_statement_find(const struct map *m, struct str name);
+/* There is one, be it closing. */
+bool client_statement_is_named(const struct map *m, struct str name);
 /* The same by the number that the adder gave it, closing ones too; a walk over all. */
 struct client_statement *client_statement_by_serial(const struct map *m, uint32_t serial);
 /* Takes over the reference and lend. A visible entry with this name must not exist. */
@@ -92,7 +133,10 @@ void server_statements_init(struct server_statements *ss);
 bool server_statements_has(const struct server_statements *ss, const struct statement *s);
 /* Makes it the most recently used. */
 void server_statements_touch(struct server_statements *ss, const struct statement *s);
-void server_statements_add(struct server_statements *ss, struct statement *s);
+void server_statements_add(struct server_statements *ss, struct statement *s, unsigned epoch);
+/* It was prepared in this epoch, and not before a change of what it may depend on. */
+bool server_statements_is_fresh(const struct server_statements *ss, const struct statement *s,
+                                unsigned epoch);
 void server_statements_remove(struct server_statements *ss, const struct statement *s,
                               struct statement_table *t);
 /* The least recently used, or NULL. */

@@ -15,6 +15,7 @@
 #include "protocol/status.h"
 #include "proxy/cancel.h"
 #include "proxy/client.h"
+#include "proxy/client_sql.h"
 #include "proxy/lending.h"
 #include "proxy/login.h"
 #include "proxy/session_state.h"
@@ -75,6 +76,11 @@ void server_log(struct server *s, enum log_level level, const char *fmt, ...)
     text_free(&t);
 }
 
+static unsigned epoch_of(const struct server *s)
+{
+    return atomic_load_explicit(&s->pool->db->statements_epoch, memory_order_relaxed);
+}
+
 /* ---- the queue of owed replies ---------------------------------------------------------- */
 
 struct reply_owed *server_owe(struct server *s, enum reply_ends ends, enum reply_audience audience)
@@ -93,7 +99,21 @@ struct reply_owed *server_owe(struct server *s, enum reply_ends ends, enum reply
     }
     struct reply_owed *o = &q->ring[(q->head + q->count++) & (q->cap - 1)];
     *o = (struct reply_owed){ .ends = ends, .audience = audience };
+    if (ends == ENDS_SYNC)
+        s->n_changes_synced = s->n_changes;
+    s->in_pipeline = s->in_pipeline || (ends != ENDS_QUERY && ends != ENDS_SYNC);
     return o;
+}
+
+void server_note_change(struct server *s, struct reply_owed *o)
+{
+    o->is_change = true;
+    s->n_changes++;
+}
+
+struct reply_owed *server_owed_at(struct server *s, unsigned i)
+{
+    return &s->owed.ring[(s->owed.head + i) & (s->owed.cap - 1)];
 }
 
 static struct reply_owed *owed_first(struct server *s)
@@ -111,9 +131,15 @@ static void owed_pop(struct server *s)
 {
     struct reply_owed *o = owed_first(s);
 
+    if (o->is_change) {
+        s->n_changes--;
+        if (s->n_changes_synced > 0)
+            s->n_changes_synced--;
+    }
     if (o->statement != NULL)
         statement_unref(&proxy_of(s)->statements, o->statement);
     free(o->error);
+    sql_outcome_free(o->outcome, s);
     s->owed.head = (s->owed.head + 1) & (s->owed.cap - 1);
     s->owed.count--;
 }
@@ -131,15 +157,13 @@ static void owed_succeed(struct server *s)
     owed_pop(s);
 }
 
-/* The first owed reply never comes. */
-static void owed_drop(struct server *s)
+/* What was noted for a reply that never comes was not. */
+static void undo(struct server *s, struct reply_owed *o)
 {
-    struct reply_owed *o = owed_first(s);
-
     if (o->server_has)
         server_statements_remove(&s->statements, o->statement, &proxy_of(s)->statements);
     if (o->server_lacks)
-        server_statements_add(&s->statements, o->statement);
+        server_statements_add(&s->statements, o->statement, epoch_of(s) - 1);
     if ((o->client_has || o->client_lacks) && s->client != NULL) {
         struct client_statement *cs = client_statement_by_serial(&s->client->statements, o->serial);
         if (cs != NULL && o->client_lacks)
@@ -147,7 +171,15 @@ static void owed_drop(struct server *s)
         else if (cs != NULL)
             client_statement_remove(&s->client->statements, cs, &proxy_of(s)->statements);
     }
-    owed_pop(s);
+}
+
+/* The first n owed replies never come. The last is undone first: what one gave another took. */
+static void owed_drop(struct server *s, unsigned n)
+{
+    for (unsigned i = n; i > 0; i--)
+        undo(s, server_owed_at(s, i - 1));
+    for (; n > 0; n--)
+        owed_pop(s);
 }
 
 void server_answer_fakes(struct server *s)
@@ -554,6 +586,13 @@ static void run_add(struct server *s, struct run *r, struct str bytes)
     r->len += bytes.len;
 }
 
+/* A query string may fail for another reason than the one that we know already. */
+static bool is_substituted(const struct reply_owed *o, struct str body)
+{
+    return o->ends != ENDS_QUERY || notice_has_sqlstate(body, "26000") ||
+           notice_has_sqlstate(body, "25P02");
+}
+
 /* An error ends an extended batch: nothing up to its Sync is answered. */
 static void on_error_in_use(struct server *s, const struct wire_piece *f, struct run *r)
 {
@@ -579,17 +618,30 @@ static void on_error_in_use(struct server *s, const struct wire_piece *f, struct
         return;
     }
     s->copy_in = false;
-    if (c != NULL && o != NULL && o->audience == REPLY_SUBSTITUTED) {
+    if (c == NULL) {
+        /* Nobody is there to see it. */
+    } else if (o != NULL && o->audience == REPLY_SUBSTITUTED && is_substituted(o, f->body)) {
         run_end(s, r);
         conn_send(&c->conn, o->error, o->error_len);
-    } else if (c != NULL) {
-        run_add(s, r, f->bytes);
+    } else if (o != NULL && o->audience == REPLY_SWALLOWED && client_sql_takes_error(s, f->bytes)) {
+        /* Shown when what needs it fails. */
+    } else {
+        struct bytequeue fixed = { 0 };
+        if (f->ends && client_sql_fix_error(s, o, f->body, &fixed)) {
+            run_end(s, r);
+            conn_send(&c->conn, bytequeue_str(&fixed).ptr, bytequeue_len(&fixed));
+            bytequeue_free(&fixed);
+        } else {
+            run_add(s, r, f->bytes);
+        }
     }
     if (o == NULL || o->ends == ENDS_QUERY)
         return;
-    while ((o = owed_first(s)) != NULL && o->ends != ENDS_SYNC)
-        owed_drop(s);
-    if (o == NULL && c != NULL) {
+    unsigned n = 0;
+    while (n < s->owed.count && server_owed_at(s, n)->ends != ENDS_SYNC)
+        n++;
+    owed_drop(s, n);
+    if (s->owed.count == 0 && c != NULL) {
         c->skips = true;
         if (c->lend != NULL) {
             /* It was to follow what failed. */
@@ -599,15 +651,10 @@ static void on_error_in_use(struct server *s, const struct wire_piece *f, struct
     }
 }
 
-static struct reply_owed *owed_at(struct server *s, unsigned i)
-{
-    return &s->owed.ring[(s->owed.head + i) & (s->owed.cap - 1)];
-}
-
 bool server_owes_name(struct server *s, uint32_t serial)
 {
     for (unsigned i = 0; i < s->owed.count; i++)
-        if (owed_at(s, i)->client_has && owed_at(s, i)->serial == serial)
+        if (server_owed_at(s, i)->client_has && server_owed_at(s, i)->serial == serial)
             return true;
     return false;
 }
@@ -619,8 +666,8 @@ static void forget_statements(struct server *s)
 
     server_statements_clear(&s->statements, table);
     for (unsigned i = 0; i < s->owed.count; i++)
-        if (owed_at(s, i)->server_has)
-            server_statements_add(&s->statements, owed_at(s, i)->statement);
+        if (server_owed_at(s, i)->server_has)
+            server_learned(s, server_owed_at(s, i)->statement);
     if (s->client == NULL)
         return;
     struct map kept;
@@ -688,14 +735,20 @@ static void on_settings_set(struct server *s)
     c->settings_proven = true;
 }
 
+/* A pipeline has begun behind the Sync that was answered. */
+static bool has_extended_owed(struct server *s)
+{
+    return s->owed.count > 0 && server_owed_at(s, s->owed.count - 1)->ends != ENDS_SYNC &&
+           server_owed_at(s, s->owed.count - 1)->ends != ENDS_QUERY;
+}
+
 static void drain(struct server *s);
 
 static void on_ready(struct server *s, const struct wire_piece *f, struct run *r)
 {
     enum wire_status status;
     struct reply_owed *o = owed_first(s);
-    bool forwarded =
-        o == NULL || o->audience == REPLY_FORWARDED || o->audience == REPLY_SUBSTITUTED;
+    bool forwarded = o == NULL || o->audience != REPLY_SWALLOWED;
     bool sets = o != NULL && o->sets, looks = o != NULL && o->looks;
     struct client *c = s->client;
 
@@ -706,11 +759,14 @@ static void on_ready(struct server *s, const struct wire_piece *f, struct run *r
     s->tx_status = (char)status;
     s->copy_in = false;
     if (o != NULL) {
-        while (owed_first(s)->ends != ENDS_SYNC && owed_first(s)->ends != ENDS_QUERY &&
-               s->owed.count > 1)
-            owed_drop(s);
+        unsigned n = 0;
+        while (n + 1 < s->owed.count && server_owed_at(s, n)->ends != ENDS_SYNC &&
+               server_owed_at(s, n)->ends != ENDS_QUERY)
+            n++;
+        owed_drop(s, n);
         owed_succeed(s);
     }
+    s->in_pipeline = has_extended_owed(s);
     if (sets)
         on_settings_set(s);
     switch (s->state) {
@@ -869,6 +925,9 @@ static bool on_piece(struct server *s, const struct wire_piece *f, struct run *r
             break;
         }
     }
+    if (f->tag == BE_COMMAND_COMPLETE && o != NULL && o->outcome != NULL &&
+        client_sql_on_completion(s, o->outcome))
+        swallowed = true;
     if (!swallowed)
         run_add(s, r, f->bytes);
     if (!f->ends)
@@ -1014,7 +1073,8 @@ static size_t on_bytes(struct conn *conn, struct str bytes)
             conn_pause(conn, true);
         if (s->client != NULL && s->owed.count < REPLIES_OWED_MAX / 2 && !conn_is_full(&s->conn))
             conn_pause(&s->client->conn, false);
-        if (s->client != NULL && s->client->conn.held && s->owed.count == 0)
+        if (s->client != NULL && s->client->conn.held &&
+            (s->owed.count == 0 || s->n_changes_synced == 0))
             conn_wake(&s->client->conn);
     }
     return used;
@@ -1229,8 +1289,8 @@ void server_unlink(struct server *s, bool client_is_gone)
         /* What we asked ourselves needs no cancel. */
         bool running = false;
         for (unsigned i = 0; i < s->owed.count; i++)
-            running = running || !is_own(owed_at(s, i));
-        uint8_t last = s->owed.count > 0 ? owed_at(s, s->owed.count - 1)->ends : ENDS_SYNC;
+            running = running || !is_own(server_owed_at(s, i));
+        uint8_t last = s->owed.count > 0 ? server_owed_at(s, s->owed.count - 1)->ends : ENDS_SYNC;
         if (!can_drain(s, c)) {
             if (running)
                 cancel_own_query(s);
@@ -1279,33 +1339,94 @@ void server_take_back(struct server *s, char tx_status, struct str frames)
 
 /* ---- prepared statements ---------------------------------------------------------------- */
 
-void server_evict_statements(struct server *s)
+static void close_statement(struct server *s, struct statement *st)
+{
+    struct reply_owed *o = server_owe(s, ENDS_CLOSE, REPLY_SWALLOWED);
+
+    o->statement = statement_ref(st);
+    o->server_lacks = true;
+    server_note_change(s, o);
+    wire_encode_close(&s->conn.out, TARGET_STATEMENT, str_from(st->name));
+    conn_flush(&s->conn);
+    server_statements_remove(&s->statements, st, &proxy_of(s)->statements);
+}
+
+bool server_has_fresh(const struct server *s, const struct statement *st)
+{
+    return server_statements_is_fresh(&s->statements, st, epoch_of(s));
+}
+
+void server_learned(struct server *s, struct statement *st)
+{
+    server_statements_add(&s->statements, st, epoch_of(s));
+}
+
+bool server_has_room(const struct server *s)
+{
+    return s->statements.lru.count < (unsigned)proxy_of(s)->config->max_prepared_statements;
+}
+
+void server_make_room(struct server *s, struct statement *st)
 {
     unsigned max = (unsigned)proxy_of(s)->config->max_prepared_statements;
 
-    while (max > 0 && s->statements.lru.count >= max) {
-        struct statement *oldest = server_statements_oldest(&s->statements);
-        struct reply_owed *o = server_owe(s, ENDS_CLOSE, REPLY_SWALLOWED);
-        o->statement = statement_ref(oldest);
-        o->server_lacks = true;
-        wire_encode_close(&s->conn.out, TARGET_STATEMENT, str_from(oldest->name));
-        server_statements_remove(&s->statements, oldest, &proxy_of(s)->statements);
-    }
+    if (server_statements_has(&s->statements, st))
+        close_statement(s, st);
+    while (max > 0 && s->statements.lru.count >= max)
+        close_statement(s, server_statements_oldest(&s->statements));
+}
+
+/* PREPARE inside of a pipeline. What the name of the carrier still holds after an error is closed
+ * before. */
+static void send_sql_prepare(struct server *s, struct statement *st)
+{
+    struct bytequeue *out = &s->conn.out;
+    struct str name = STR("PGTRICKLE_prepare");
+    struct text sql;
+
+    text_init(&sql);
+    text_put(&sql, "PREPARE ");
+    text_put_ident(&sql, st->name);
+    text_put(&sql, " ");
+    text_put_str(&sql, (struct str){ st->body, st->body_len });
+    server_owe(s, ENDS_CLOSE, REPLY_SWALLOWED);
+    wire_encode_close(out, TARGET_STATEMENT, name);
+    server_owe(s, ENDS_PARSE, REPLY_SWALLOWED);
+    wire_encode_parse(out, name, text_str(&sql), NULL, 0);
+    server_owe(s, ENDS_BIND, REPLY_SWALLOWED);
+    wire_encode_bind_text(out, name, name, NULL, 0);
+    struct reply_owed *o = server_owe(s, ENDS_EXECUTE, REPLY_SWALLOWED);
+    o->statement = statement_ref(st);
+    o->server_has = true;
+    server_note_change(s, o);
+    wire_encode_execute(out, name, 0);
+    server_owe(s, ENDS_CLOSE, REPLY_SWALLOWED);
+    wire_encode_close(out, TARGET_PORTAL, name);
+    server_owe(s, ENDS_CLOSE, REPLY_SWALLOWED);
+    wire_encode_close(out, TARGET_STATEMENT, name);
+    text_free(&sql);
 }
 
 void server_prepare(struct server *s, struct statement *st)
 {
-    if (server_statements_has(&s->statements, st)) {
+    /* In a transaction that failed nothing can be prepared, nor is anything used. */
+    if (server_has_fresh(s, st) ||
+        (s->tx_status == STATUS_FAILED && server_statements_has(&s->statements, st))) {
         server_statements_touch(&s->statements, st);
         return;
     }
-    server_evict_statements(s);
-    struct reply_owed *o = server_owe(s, ENDS_PARSE, REPLY_SWALLOWED);
-    o->statement = statement_ref(st);
-    o->server_has = true;
-    wire_encode_parse_tail(&s->conn.out, str_from(st->name),
-                           (struct str){ st->body, st->body_len });
+    server_make_room(s, st);
+    if (st->source == STATEMENT_SQL) {
+        send_sql_prepare(s, st);
+    } else {
+        struct reply_owed *o = server_owe(s, ENDS_PARSE, REPLY_SWALLOWED);
+        o->statement = statement_ref(st);
+        o->server_has = true;
+        server_note_change(s, o);
+        wire_encode_parse_tail(&s->conn.out, str_from(st->name),
+                               (struct str){ st->body, st->body_len });
+    }
     conn_flush(&s->conn);
-    server_statements_add(&s->statements, st);
+    server_learned(s, st);
     s->pool->stats.server_parses++;
 }

@@ -70,8 +70,10 @@ struct reply_owed {
     bool client_lacks; /* Close: the client's name `serial` goes when this succeeds */
     bool sets;         /* ours, sets what the client wants: an error ends both */
     bool looks;        /* ours, asks what the client left in the session */
+    bool is_change;    /* one of these: counted in n_changes */
     uint32_t serial;
     struct statement *statement; /* a reference, or NULL */
+    struct sql_outcome *outcome; /* Query, Execute: what its completions change; or NULL */
     char *error;                 /* REPLY_SUBSTITUTED: an ErrorResponse frame, malloc */
     size_t error_len;
 };
@@ -116,8 +118,13 @@ struct server {
     struct reply_queue owed;
     struct wire_reader reader;
     bool copy_in; /* the server waits for CopyData */
-    bool marked;  /* a private NOTICE arrived: LEND_COMPLETE before the next ReadyForQuery */
-    bool lent;    /* a helper thread has the descriptor */
+    /* How many owed replies have something noted that an error would undo, and how many of them are
+     * in front of a Sync: what comes behind it must not build on them. */
+    unsigned n_changes;
+    unsigned n_changes_synced;
+    bool in_pipeline; /* extended messages were sent since the last ReadyForQuery */
+    bool marked;      /* a private NOTICE arrived: LEND_COMPLETE before the next ReadyForQuery */
+    bool lent;        /* a helper thread has the descriptor */
     struct server_statements statements;
     struct params params;
     unsigned params_changed;   /* by what `sets`, which is still owed */
@@ -162,15 +169,24 @@ void server_test(struct server *s);
 /* Queues what will be owed for the request that is sent next. The entry is valid until the next
  * call. */
 struct reply_owed *server_owe(struct server *s, enum reply_ends ends, enum reply_audience audience);
+/* Something was noted in it that an error undoes. */
+void server_note_change(struct server *s, struct reply_owed *o);
 /* The Parse that gave the client this name is not answered yet. */
 bool server_owes_name(struct server *s, uint32_t serial);
 /* Answers fakes whose turn has come. */
 void server_answer_fakes(struct server *s);
-/* Makes sure that the server has the statement when the next message arrives: sends a Parse, and a
- * Close when there are too many. */
+/* Makes sure that the server has the statement when the next message arrives: sends a Parse (or a
+ * PREPARE, by messages of the extended protocol), and a Close when there are too many. */
 void server_prepare(struct server *s, struct statement *st);
-/* Room for one more statement. */
-void server_evict_statements(struct server *s);
+/* It has the statement, and nothing that it may depend on was altered since. */
+bool server_has_fresh(const struct server *s, const struct statement *st);
+/* A Parse of it is sent next, or has been answered. */
+void server_learned(struct server *s, struct statement *st);
+struct reply_owed *server_owed_at(struct server *s, unsigned i);
+/* One more statement fits without closing another. */
+bool server_has_room(const struct server *s);
+/* Room for one more statement; what the server has of this one is closed. */
+void server_make_room(struct server *s, struct statement *st);
 /* The helper thread is done with the connection. */
 void server_take_back(struct server *s, char tx_status, struct str parameter_frames);
 

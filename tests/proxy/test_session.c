@@ -850,7 +850,8 @@ static void test_a_name_in_use_fails_in_place_and_the_session_lives(void **state
     peer_take(s);
     peer_take(a);
     client_says(a, "PBES", "x", "select 2");
-    assert_string_equal(peer_take(s), "DS"); /* what makes the server fail */
+    assert_string_equal(peer_take(s), "PDS"); /* its text first, then what makes the server fail */
+    server_says(s, "1");
     server_says_error(s, "26000", STATUS_IDLE);
     assert_string_equal(peer_take(a), "E(42P05)Z");
     client_says(a, "BES", "x", "");

@@ -1,0 +1,30 @@
+/* What the files of the client's machine share: client.c, client_sql.c. */
+#ifndef PGTRICKLE_PROXY_CLIENT_INTERNAL_H
+#define PGTRICKLE_PROXY_CLIENT_INTERNAL_H
+
+#include "proxy/client.h"
+#include "proxy/server.h"
+
+bool client_standard_strings(const struct client *c);
+/* Statements follow this client from server to server. */
+bool client_tracks_statements(const struct client *c);
+
+void client_forward(struct client *c, struct str bytes);
+/* Sets the clocks of a request when it is the first of its batch. */
+void client_request_begins(struct client *c);
+/* The reply to what is sent next; valid until the next call. */
+struct reply_owed *client_owe(struct client *c, enum reply_ends ends);
+/* An error at this place of the pipeline: the server is made to fail, its words are replaced, and
+ * messages up to the Sync are dropped. */
+void client_fail_in_place(struct client *c, const struct err *e);
+void client_send_parse(struct client *c, struct str name, struct str tail);
+/* A Parse that is known whole. Takes over lend and sql (may be NULL). */
+void client_parse_named(struct client *c, struct str name, struct str tail, struct lend_info *lend,
+                        struct sql_command *sql);
+/* Whether the name is taken is known only when the Parse that gave it is answered: the message in
+ * front has to wait. */
+bool client_name_in_doubt(struct client *c, struct str name);
+/* The unnamed statement is gone. */
+void client_forget_unnamed(struct client *c);
+
+#endif

@@ -1,0 +1,225 @@
+"""Prepared statements in transaction mode look to each client as on a connection of its own.
+
+Random sequences of protocol messages and of PREPARE, EXECUTE, DEALLOCATE go through the proxy, with
+several clients on one or two server connections, and to a direct connection per client: each answer must
+be the same, tag by tag, with its rows, error codes, messages and positions.
+"""
+
+import contextlib
+import random
+import re
+import time
+
+from tests.support import pg, wire
+from tests.support.wire import bind, close, describe, execute, parse, query, shown, FLUSH, SYNC
+
+SETUP = "CREATE TABLE t (a int, b text); INSERT INTO t VALUES (1, 'one'), (2, 'two')"
+
+INT4, TEXT = 23, 25
+NAMES = ["s0", "s1", "s2", "S 3"]  # q0, q1: of SQL commands that were parsed under a name
+PORTALS = ["", "", "", "c1"]
+
+# What a Parse may hold: text, types, values to bind.
+PARSED = [
+    ("SELECT 1", (), ()),
+    ("SELECT a, b FROM t ORDER BY a", (), ()),
+    ("SELECT $1::int + 1", (), (4,)),
+    ("SELECT $1 + 1", (INT4,), (41,)),
+    ("SELECT $1 || 'x'", (TEXT,), ("y",)),
+    ("SELECT 1 / $1::int", (), (0,)),
+    ("SELECT b FROM t WHERE a = $1", (INT4,), (2,)),
+    ("SELEC 1", (), ()),
+    ("SELECT nope FROM t", (), ()),
+    ("", (), ()),
+    ("SHOW work_mem", (), ()),
+]
+
+# {n}: a statement's name, as SQL writes it; {m}: another's.
+SQL = [
+    "PREPARE {n} AS SELECT 1",
+    "PREPARE {n} AS SELECT 1",
+    "prepare {n} (int) as select $1 * 2",
+    "PREPARE {n} (int, text) AS SELECT $1, $2, a FROM t ORDER BY a",
+    "PREPARE {n} AS SELECT nope FROM t",
+    "PREPARE {n} AS SELEC",
+    "/* x */ PREPARE {n}(text) AS SELECT $1 || ';' -- y",
+    "EXECUTE {n}",
+    "EXECUTE {n}",
+    "EXECUTE {n}(7)",
+    "EXECUTE {n}(1, 'zwei')",
+    "execute {n} ('ä')",
+    "EXPLAIN (COSTS OFF) EXECUTE {n}",
+    "DEALLOCATE {n}",
+    "DEALLOCATE PREPARE {n}",
+    "DEALLOCATE ALL",
+    "SELECT 1",
+]
+
+STRINGS = [
+    "PREPARE {n} AS SELECT 7; EXECUTE {n}; DEALLOCATE {n}",
+    "SELECT 'ä', 1; EXECUTE {n}; SELECT 2",
+    "DEALLOCATE {n}; PREPARE {n} AS SELECT 8",
+    "PREPARE {n} AS SELECT 9; PREPARE {m} AS SELECT 9; EXECUTE {m}",
+    "PREPARE {n} AS SELECT 10; SELECT 1/0; DEALLOCATE {n}",
+    "DEALLOCATE ALL; PREPARE {n} AS SELECT 11; EXECUTE {n}; EXECUTE {m}",
+    "BEGIN; EXECUTE {n}; COMMIT",
+    "BEGIN; EXECUTE {n}; ROLLBACK; EXECUTE {m}",
+    "BEGIN; CREATE TEMP TABLE x ON COMMIT DROP AS EXECUTE {n}; SELECT count(*) FROM x; COMMIT",
+    "BEGIN; PREPARE {n} AS SELECT 12; ROLLBACK; EXECUTE {n}",
+    "EXECUTE {n}; EXECUTE {m}; EXECUTE {n}(1)",
+    "; ; EXECUTE {n};",
+]
+
+
+def quoted(name):
+    return '"' + name + '"' if " " in name else name
+
+
+ABORTED = "E(25P02 current transaction is aborted, commands ignored until end of transaction block @)"
+
+
+def same(got, expected):
+    """In an aborted transaction a server that has to be taught the statement first says that it is
+    aborted, and not what else is wrong."""
+    if got == expected:
+        return True
+    parts = re.split(r"(E\(.*?\) Z)", got), re.split(r"(E\(.*?\) Z)", expected)
+    return len(parts[0]) == len(parts[1]) and all(
+        a == b or (a == ABORTED + " Z" and b.startswith("E(")) for a, b in zip(*parts))
+
+
+class Player:
+    """One client, through the proxy and directly."""
+
+    def __init__(self, rng, port, direct_port, dbname):
+        self.rng = rng
+        self.proxied = wire.Wire(port, dbname)
+        self.direct = wire.Wire(direct_port, dbname)
+        self.values = {}
+        self.history = []
+
+    def in_transaction(self):
+        return self.direct.status != "I"
+
+    def sql(self, texts):
+        n, m = (quoted(self.rng.choice(NAMES)) for _ in "nm")
+        return self.rng.choice(texts).format(n=n, m=m)
+
+    def pipeline(self, extended_sql):
+        """Messages up to a Sync."""
+        rng = self.rng
+        out = []
+        for _ in range(rng.randint(1, 5)):
+            name = rng.choice(NAMES)
+            kind = rng.randint(0, 9)
+            if kind <= 2:
+                sql, types, values = rng.choice(PARSED)
+                self.values[name] = values
+                if rng.random() < 0.3:
+                    out.append(close("S", name))
+                out.append(parse(name, sql, types))
+            if kind <= 5:
+                portal = rng.choice(PORTALS)
+                values = self.values.get(name, ()) if rng.random() < 0.9 else (1,)
+                out.append(bind(portal, name, values))
+                if rng.random() < 0.5:
+                    out.append(describe("P", portal))
+                out.append(execute(portal, rng.choice([0, 0, 1])))
+            elif kind == 6:
+                out.append(describe("S", name))
+            elif kind == 7:
+                out.append(close(rng.choice("SSP"), name))
+            elif kind == 8:
+                sql = self.sql(SQL) if extended_sql else "SELECT 5"
+                prepared = rng.choice(["", "", "q0", "q1"])
+                if prepared and rng.random() < 0.7:
+                    out.append(close("S", prepared))
+                out += [parse(prepared, sql), bind("", prepared)]
+                if rng.random() < 0.7:
+                    out.append(describe("P", ""))
+                out.append(execute())
+            elif rng.random() < 0.1:  # not for EXECUTE, which PostgreSQL does not survive
+                out += [close("S", "q2"), parse("q2", "ROLLBACK"), bind("", "q2"), execute()]
+            else:
+                sql, types, values = rng.choice(PARSED)
+                out += [parse("", sql, types), bind("", "", values), describe("P", ""), execute()]
+            if rng.random() < 0.1:
+                out.append(FLUSH)
+        return out + [SYNC]
+
+    def batch(self, may_begin):
+        rng = self.rng
+        kind = rng.randint(0, 11)
+        if kind <= 3:
+            return self.pipeline(True)
+        if kind <= 6:
+            return [query(self.sql(SQL))]
+        if kind == 7:
+            return [query(self.sql(STRINGS))] if not self.in_transaction() else [query("SELECT 3")]
+        if kind == 8 and not self.in_transaction():
+            return self.pipeline(True) + [query(self.sql(SQL))] + self.pipeline(True)
+        if kind == 9:
+            return [query(self.sql(SQL)), query(self.sql(SQL)), query(self.sql(SQL))]
+        if self.in_transaction():
+            return [query(rng.choice(["COMMIT", "ROLLBACK"]))]
+        return [query("BEGIN")] if may_begin else [query("SELECT 4")]
+
+    def play(self, may_begin):
+        batch = self.batch(may_begin)
+        self.history = self.history[-12:] + [b"".join(batch)]
+        self.direct.send(*batch)
+        self.proxied.send(*batch)
+        n = sum(m[:1] in (b"S", b"Q") for m in batch)
+        expected = shown(self.direct.answers(n))
+        try:
+            got = shown(self.proxied.answers(n))
+        except pg.Failure as e:
+            raise pg.Failure(f"{e}\nexpected {expected}\nfor {batch}\nafter {self.history[:-1]}") from None
+        if not same(got, expected):
+            raise pg.Failure(f"got      {got}\nexpected {expected}\nfor {batch}\nafter "
+                             + "\n      ".join(map(str, self.history[:-1])))
+
+    def close(self):
+        self.proxied.close()
+        self.direct.close()
+
+
+@contextlib.contextmanager
+def pooled(world, mode="transaction", **settings):
+    """A database, and a daemon of its own in front of it."""
+    with world.database() as connect:
+        with connect.direct() as conn:
+            conn.execute(SETUP)
+        daemon = pg.Daemon(world.cluster, mode, settings).start()
+        try:
+            connect.pooled = daemon.port
+            connect.pooled_log = daemon.log
+            yield connect
+        finally:
+            daemon.stop()
+
+
+def test_clients_see_their_own_statements(world):
+    seconds = min(world.seconds, 8)
+    deadline = time.monotonic() + seconds
+    seed = world.seed
+    while time.monotonic() < deadline:
+        rng = random.Random(seed)
+        servers = rng.randint(1, 2)
+        with pooled(world, default_pool_size=servers, max_prepared_statements=rng.choice([2, 4, 100])) as connect:
+            daemon_log = connect.pooled_log
+            until = min(deadline, time.monotonic() + max(2, seconds / 3))
+            players = [Player(rng, connect.pooled, world.cluster.port, connect.name) for _ in range(4)]
+            steps = 0
+            try:
+                while time.monotonic() < until:
+                    busy = [p for p in players if p.in_transaction()]
+                    p = rng.choice(busy if len(busy) == servers else players)
+                    p.play(len(busy) < servers)
+                    steps += 1
+            except pg.Failure as e:
+                raise pg.Failure(f"seed {seed}, step {steps}: {e}\n{daemon_log()}") from None
+            finally:
+                for p in players:
+                    p.close()
+        seed += 1
