@@ -1,7 +1,7 @@
 #include "proxy/io/listen.h"
 
 #include <errno.h>
-#include <event2/event.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -11,12 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include <arpa/inet.h>
 
 #include "base/arena.h"
 #include "base/text.h"
+#include "proxy/io/poller.h"
 
 #define LISTENERS_MAX 64
 #define ACCEPT_BATCH 64     /* connections of one listener before others get a turn */
@@ -24,10 +26,10 @@
 #define DEFER_ACCEPT_SECONDS 45
 
 struct listener {
+    struct watch watch; /* first */
     struct listeners *all;
     int fd; /* -1: stopped */
     bool is_unix;
-    struct event *event;
 };
 
 struct listeners {
@@ -35,7 +37,8 @@ struct listeners {
     int count;
     char unix_path[sizeof(((struct sockaddr_un *)0)->sun_path)]; /* to be removed; "": none */
     bool paused;
-    struct event *again; /* goes on with accepting */
+    struct poller *poller; /* NULL: not started */
+    struct watch again;    /* a timer: goes on with accepting */
     const struct listener_ops *ops;
     void *arg;
     struct log *log;
@@ -52,9 +55,8 @@ struct listeners *listeners_new(void)
 
 static void stop(struct listener *l)
 {
-    if (l->event != NULL)
-        event_free(l->event);
-    l->event = NULL;
+    if (l->all->poller != NULL)
+        poller_want(l->all->poller, &l->watch, 0);
     if (l->fd >= 0)
         close(l->fd);
     l->fd = -1;
@@ -72,8 +74,10 @@ void listeners_free(struct listeners *l)
     if (l->unix_path[0] != '\0')
         unlink(l->unix_path);
     listeners_stop(l, true, true);
-    if (l->again != NULL)
-        event_free(l->again);
+    if (l->poller != NULL && l->again.fd >= 0) {
+        poller_want(l->poller, &l->again, 0);
+        close(l->again.fd);
+    }
     text_free(&l->text);
     free(l);
 }
@@ -163,8 +167,8 @@ bool listeners_adopt(struct listeners *l, int fd, struct err *e)
     len = sizeof(sa);
     if (getsockname(fd, (struct sockaddr *)&sa, &len) < 0)
         return err_set(e, ERR_RESOURCE, "", "getsockname: %s", strerror(errno));
-    evutil_make_socket_nonblocking(fd);
-    evutil_make_socket_closeonexec(fd);
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
     return add(l, fd, sa.ss_family == AF_UNIX, e);
 }
 
@@ -335,30 +339,29 @@ bool listeners_open(struct listeners *l, const struct config *c, struct err *e)
 
 /* ---- accepting -------------------------------------------------------------------------- */
 
-static void set_events(struct listeners *l, bool on)
+static void set_watches(struct listeners *l, bool on)
 {
-    for (int i = 0; i < l->count; i++) {
-        if (l->list[i].event == NULL)
-            continue;
-        if (on)
-            event_add(l->list[i].event, NULL);
-        else
-            event_del(l->list[i].event);
-    }
+    if (l->poller == NULL)
+        return;
+    for (int i = 0; i < l->count; i++)
+        if (l->list[i].fd >= 0)
+            poller_want(l->poller, &l->list[i].watch, on ? WATCH_READ : 0);
 }
 
-static void on_again(evutil_socket_t fd, short what, void *arg)
+static void on_again(struct watch *w, unsigned what)
 {
-    struct listeners *l = arg;
+    struct listeners *l =
+        (struct listeners *)(void *)((char *)w - offsetof(struct listeners, again));
+    uint64_t times;
 
-    (void)fd;
     (void)what;
-    set_events(l, !l->paused);
+    if (read(w->fd, &times, sizeof(times)) == sizeof(times))
+        set_watches(l, !l->paused);
 }
 
-static void on_accept(evutil_socket_t fd, short what, void *arg)
+static void on_accept(struct watch *w, unsigned what)
 {
-    struct listener *from = arg;
+    struct listener *from = (struct listener *)(void *)w;
     struct listeners *l = from->all;
 
     (void)what;
@@ -366,14 +369,14 @@ static void on_accept(evutil_socket_t fd, short what, void *arg)
     for (int i = 0; i < ACCEPT_BATCH && from->fd >= 0 && !l->paused; i++) {
         struct sockaddr_storage sa = { 0 };
         socklen_t len = sizeof(sa);
-        int client = accept4(fd, (struct sockaddr *)&sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        int client = accept4(from->fd, (struct sockaddr *)&sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (client >= 0) {
             l->ops->accepted(l->arg, client, &sa, from->is_unix);
         } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-            struct timeval tv = { .tv_usec = ACCEPT_PAUSE_MS * 1000 };
+            struct itimerspec pause = { .it_value.tv_nsec = ACCEPT_PAUSE_MS * 1000000 };
             log_line(l->log, LEVEL_ERROR, "accept() failed: %s", strerror(errno));
-            set_events(l, false);
-            event_add(l->again, &tv);
+            if (timerfd_settime(l->again.fd, 0, &pause, NULL) == 0)
+                set_watches(l, false);
             break;
         } else if (errno != ECONNABORTED && errno != EINTR) {
             break;
@@ -382,23 +385,25 @@ static void on_accept(evutil_socket_t fd, short what, void *arg)
     l->ops->leave(l->arg);
 }
 
-void listeners_start(struct listeners *l, struct event_base *base, const struct listener_ops *ops,
+void listeners_start(struct listeners *l, struct poller *poller, const struct listener_ops *ops,
                      void *arg, struct log *log)
 {
     l->ops = ops;
     l->arg = arg;
     l->log = log;
-    l->again = event_new(base, -1, 0, on_again, l);
+    l->poller = poller;
+    watch_init(&l->again, timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC), on_again);
+    if (l->again.fd >= 0)
+        poller_want(poller, &l->again, WATCH_READ);
     for (int i = 0; i < l->count; i++)
-        l->list[i].event =
-            event_new(base, l->list[i].fd, EV_READ | EV_PERSIST, on_accept, &l->list[i]);
-    set_events(l, !l->paused);
+        watch_init(&l->list[i].watch, l->list[i].fd, on_accept);
+    set_watches(l, !l->paused);
 }
 
 void listeners_pause(struct listeners *l, bool paused)
 {
     l->paused = paused;
-    set_events(l, !paused);
+    set_watches(l, !paused);
 }
 
 void listeners_stop(struct listeners *l, bool tcp, bool unix_socket)

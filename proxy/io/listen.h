@@ -19,8 +19,8 @@
 #include "base/log.h"
 #include "proxy/config.h"
 
-struct event_base;
 struct listeners;
+struct poller;
 
 struct listeners *listeners_new(void);
 /* Closes all of them. Removes the socket file, unless another process goes on with it
@@ -43,7 +43,7 @@ struct listener_ops {
 };
 
 /* ops and arg are borrowed until listeners_stop or listeners_free. */
-void listeners_start(struct listeners *l, struct event_base *base, const struct listener_ops *ops,
+void listeners_start(struct listeners *l, struct poller *poller, const struct listener_ops *ops,
                      void *arg, struct log *log);
 /* Connections wait in the kernel's queue meanwhile. */
 void listeners_pause(struct listeners *l, bool paused);

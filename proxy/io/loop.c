@@ -1,7 +1,6 @@
 #include "proxy/io/loop.h"
 
 #include <errno.h>
-#include <event2/event.h>
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -12,6 +11,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <time.h>
@@ -24,6 +24,7 @@
 #include "proxy/io/crew.h"
 #include "proxy/io/jobs.h"
 #include "proxy/io/listen.h"
+#include "proxy/io/poller.h"
 #include "proxy/io/systemd.h"
 #include "proxy/proxy.h"
 #include "proxy/shutdown.h"
@@ -32,12 +33,10 @@ struct resolution;
 
 /* A conn's descriptor. */
 struct socket {
+    struct watch watch; /* first; its descriptor is -1 before there is one */
     struct io *io;
     struct conn *conn; /* NULL: closed while a name is looked up */
     struct list_node lent_node;
-    int fd; /* -1: not yet */
-    struct event *read_event;
-    struct event *write_event;
     bool connecting;
     bool writing; /* waits to be writable */
     bool broken;
@@ -47,14 +46,11 @@ struct socket {
 };
 
 struct io {
-    struct event_base *base;
+    struct poller *poller;
     struct jobs *jobs;
-    struct event *jobs_event;
-    struct event *wake_event;
-    int wake_fd; /* an eventfd: letters wait */
-    struct event *timer_event;
-    struct event *signal_events[8];
-    int n_signal_events;
+    struct watch jobs_watch;
+    struct watch wake_watch;     /* an eventfd: letters wait */
+    struct watch signal_watch;   /* a signalfd, of the first one only; -1: none */
     struct listeners *listeners; /* worker 0: borrowed, as the next */
     struct systemd *systemd;
     struct proxy *proxy;
@@ -62,7 +58,6 @@ struct io {
     struct crew *crew;     /* shared by all loops */
     struct io **all;       /* the loops; of the first one only, as the next */
     int n_all;
-    uint64_t timer_at_us;
     struct list lent; /* sockets whose descriptor a job has */
     bool stopping;
     char local_host[INET6_ADDRSTRLEN]; /* of op_local */
@@ -85,7 +80,7 @@ int64_t io_wall_us(void)
     return (int64_t)t.tv_sec * 1000000 + (int64_t)t.tv_nsec / 1000;
 }
 
-/* Around every event: the clock before, settling and the next deadline after. */
+/* Around every event: the clock before, settling after. */
 static void enter(struct io *io)
 {
     io->worker->now_us = io_monotonic_us();
@@ -93,31 +88,20 @@ static void enter(struct io *io)
 
 static void leave(struct io *io)
 {
-    struct worker *w = io->worker;
-
-    worker_settle(w);
-    uint64_t at = worker_next_timer(w);
-    if (at != io->timer_at_us) {
-        io->timer_at_us = at;
-        if (at == UINT64_MAX) {
-            event_del(io->timer_event);
-        } else {
-            uint64_t in = at > w->now_us ? at - w->now_us : 0;
-            struct timeval tv = { .tv_sec = (time_t)(in / 1000000),
-                                  .tv_usec = (suseconds_t)(in % 1000000) };
-            event_add(io->timer_event, &tv);
-        }
-    }
+    worker_settle(io->worker);
 }
 
-static void on_timer(evutil_socket_t fd, short what, void *arg)
+/* What is ready, and the deadlines that are over. */
+static void turn(struct io *io)
 {
-    struct io *io = arg;
+    uint64_t at = worker_next_timer(io->worker);
+    uint64_t now = at == UINT64_MAX ? 0 : io_monotonic_us();
 
-    (void)fd;
-    (void)what;
+    poller_wait(io->poller, at == UINT64_MAX ? -1 : at > now ? (int64_t)(at - now) : 0);
+    at = worker_next_timer(io->worker);
+    if (at == UINT64_MAX || at > io_monotonic_us())
+        return;
     enter(io);
-    io->timer_at_us = UINT64_MAX;
     worker_run_timers(io->worker);
     leave(io);
 }
@@ -147,7 +131,7 @@ static struct address op_local(struct io *io, const struct conn *c)
     struct sockaddr_storage sa = { 0 };
     socklen_t len = sizeof(sa);
 
-    if (s->fd < 0 || getsockname(s->fd, (struct sockaddr *)&sa, &len) < 0)
+    if (s->watch.fd < 0 || getsockname(s->watch.fd, (struct sockaddr *)&sa, &len) < 0)
         return (struct address){ .host = "", .is_unix = c->peer.is_unix };
     return address_of(&sa, c->peer.port, io->local_host);
 }
@@ -177,20 +161,23 @@ static void set_options(struct io *io, int fd, bool is_unix)
         setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &c->tcp_user_timeout, sizeof(int));
 }
 
-static void socket_events_free(struct socket *s)
+static void watch_also(struct socket *s, unsigned what)
 {
-    if (s->read_event != NULL)
-        event_free(s->read_event);
-    if (s->write_event != NULL)
-        event_free(s->write_event);
-    s->read_event = s->write_event = NULL;
+    if (!poller_want(s->io->poller, &s->watch, s->watch.wants | what))
+        abort(); /* the kernel has no memory left */
+}
+
+static void watch_no_more(struct socket *s, unsigned what)
+{
+    poller_want(s->io->poller, &s->watch, s->watch.wants & ~what);
 }
 
 static void socket_free(struct socket *s)
 {
-    socket_events_free(s);
-    if (s->fd >= 0)
-        close(s->fd);
+    if (s->io != NULL)
+        watch_no_more(s, WATCH_READ | WATCH_WRITE);
+    if (s->watch.fd >= 0)
+        close(s->watch.fd);
     if (s->all_addresses != NULL)
         freeaddrinfo(s->all_addresses);
     free(s);
@@ -202,14 +189,12 @@ static void gone(struct socket *s, const char *reason)
         conn_on_gone(s->conn, reason);
 }
 
-static void on_readable(evutil_socket_t fd, short what, void *arg)
+static void on_readable(struct socket *s)
 {
-    struct socket *s = arg;
     struct io *io = s->io;
 
-    (void)what;
     enter(io);
-    ssize_t n = recv(fd, io->buffer, sizeof(io->buffer), 0);
+    ssize_t n = recv(s->watch.fd, io->buffer, sizeof(io->buffer), 0);
     if (n > 0)
         conn_on_bytes(s->conn, io->buffer, (size_t)n);
     else if (n == 0)
@@ -221,22 +206,20 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 
 static void connect_next(struct socket *s);
 
-static void on_writable(evutil_socket_t fd, short what, void *arg)
+static void on_writable(struct socket *s)
 {
-    struct socket *s = arg;
     struct io *io = s->io;
 
-    (void)what;
     enter(io);
+    watch_no_more(s, WATCH_WRITE);
     if (s->connecting) {
         int error = 0;
         socklen_t len = sizeof(error);
-        getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len);
+        getsockopt(s->watch.fd, SOL_SOCKET, SO_ERROR, &error, &len);
         s->connecting = false;
         if (error != 0 && s->addresses != NULL) {
-            socket_events_free(s);
-            close(s->fd);
-            s->fd = -1;
+            close(s->watch.fd);
+            s->watch.fd = -1;
             connect_next(s);
         } else if (error != 0) {
             gone(s, strerror(error));
@@ -252,40 +235,34 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
     leave(io);
 }
 
-static void socket_attach(struct socket *s)
+static void on_ready(struct watch *w, unsigned what)
 {
-    s->read_event = event_new(s->io->base, s->fd, EV_READ | EV_PERSIST, on_readable, s);
-}
-
-/* Most clients read what they are sent: they never have this event. */
-static void wait_writable(struct socket *s)
-{
-    if (s->write_event == NULL)
-        s->write_event = event_new(s->io->base, s->fd, EV_WRITE, on_writable, s);
-    event_add(s->write_event, NULL);
+    if (what == WATCH_READ)
+        on_readable((struct socket *)(void *)w);
+    else
+        on_writable((struct socket *)(void *)w);
 }
 
 static void start_connect(struct socket *s, const struct sockaddr *sa, socklen_t len)
 {
-    s->fd = socket(sa->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (s->fd < 0) {
+    int fd = socket(sa->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
         s->broken = true;
         return;
     }
-    set_options(s->io, s->fd, sa->sa_family == AF_UNIX);
-    int rc = connect(s->fd, sa, len);
+    set_options(s->io, fd, sa->sa_family == AF_UNIX);
+    int rc = connect(fd, sa, len);
     /* The outcome, good or bad, is told by the loop: never from inside the wish. */
     if (rc < 0 && errno != EINPROGRESS) {
         int error = errno;
-        close(s->fd);
-        s->fd = -1;
+        close(fd);
         s->broken = true;
         errno = error;
         return;
     }
     s->connecting = true;
-    socket_attach(s);
-    wait_writable(s);
+    watch_init(&s->watch, fd, on_ready);
+    watch_also(s, WATCH_WRITE);
 }
 
 /* A connect that failed at once is reported from the loop. */
@@ -391,7 +368,7 @@ static void op_connect(struct io *io, struct conn *c, const struct address *to)
 
     s->io = io;
     s->conn = c;
-    s->fd = -1;
+    s->watch.fd = -1;
     c->socket = s;
     if (to->is_unix) {
         len = listen_unix_address((struct sockaddr_un *)(void *)&sa, to->host, to->port);
@@ -431,22 +408,22 @@ static size_t op_send(struct io *io, struct conn *c, const void *bytes, size_t n
     (void)io;
     if (s->broken)
         return n;
-    if (s->fd < 0 || s->connecting || s->writing)
+    if (s->watch.fd < 0 || s->connecting || s->writing)
         return 0;
-    ssize_t sent = send(s->fd, bytes, n, MSG_NOSIGNAL);
+    ssize_t sent = send(s->watch.fd, bytes, n, MSG_NOSIGNAL);
     if (sent < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) {
         /* What the peer said before it went is still to be read: the end is noticed there, or here
          * when nobody reads. */
         s->broken = true;
         if (!c->reading)
-            wait_writable(s);
+            watch_also(s, WATCH_WRITE);
         return n;
     }
     if (sent < 0)
         sent = 0;
     if ((size_t)sent < n) {
         s->writing = true;
-        wait_writable(s);
+        watch_also(s, WATCH_WRITE);
     }
     return (size_t)sent;
 }
@@ -456,12 +433,12 @@ static void op_read(struct io *io, struct conn *c, bool on)
     struct socket *s = c->socket;
 
     (void)io;
-    if (s->read_event == NULL)
+    if (s->watch.fd < 0)
         return;
     if (on)
-        event_add(s->read_event, NULL);
+        watch_also(s, WATCH_READ);
     else
-        event_del(s->read_event);
+        watch_no_more(s, WATCH_READ);
 }
 
 static void op_close(struct io *io, struct conn *c)
@@ -472,11 +449,11 @@ static void op_close(struct io *io, struct conn *c)
     (void)io;
     c->socket = NULL;
     s->conn = NULL;
-    socket_events_free(s);
-    if (s->fd >= 0 && !s->connecting) {
+    watch_no_more(s, WATCH_READ | WATCH_WRITE);
+    if (s->watch.fd >= 0 && !s->connecting) {
         /* Unread input would turn our last words into a reset. */
-        shutdown(s->fd, SHUT_WR);
-        for (int i = 0; i < 16 && recv(s->fd, drain, sizeof(drain), MSG_DONTWAIT) > 0; i++)
+        shutdown(s->watch.fd, SHUT_WR);
+        for (int i = 0; i < 16 && recv(s->watch.fd, drain, sizeof(drain), MSG_DONTWAIT) > 0; i++)
             ;
     }
     if (s->resolution == NULL)
@@ -487,11 +464,9 @@ static int op_lend(struct io *io, struct conn *c)
 {
     struct socket *s = c->socket;
 
-    event_del(s->read_event);
-    if (s->write_event != NULL)
-        event_del(s->write_event);
+    watch_no_more(s, WATCH_READ | WATCH_WRITE);
     list_append(&io->lent, &s->lent_node);
-    return s->fd;
+    return s->watch.fd;
 }
 
 static void op_take_back(struct io *io, struct conn *c)
@@ -499,12 +474,12 @@ static void op_take_back(struct io *io, struct conn *c)
     struct socket *s = c->socket;
 
     list_remove(&io->lent, &s->lent_node);
-    fcntl(s->fd, F_SETFL, fcntl(s->fd, F_GETFL) | O_NONBLOCK);
+    fcntl(s->watch.fd, F_SETFL, fcntl(s->watch.fd, F_GETFL) | O_NONBLOCK);
     s->writing = false;
     if (c->reading)
-        event_add(s->read_event, NULL);
+        watch_also(s, WATCH_READ);
     if (bytequeue_len(&c->out) > 0)
-        wait_writable(s);
+        watch_also(s, WATCH_WRITE);
 }
 
 static void op_detach(struct io *io, struct conn *c)
@@ -512,7 +487,7 @@ static void op_detach(struct io *io, struct conn *c)
     struct socket *s = c->socket;
 
     (void)io;
-    socket_events_free(s);
+    watch_no_more(s, WATCH_READ | WATCH_WRITE);
     s->io = NULL;
 }
 
@@ -521,11 +496,10 @@ static void op_attach(struct io *io, struct conn *c)
     struct socket *s = c->socket;
 
     s->io = io;
-    socket_attach(s);
     if (c->reading)
-        event_add(s->read_event, NULL);
+        watch_also(s, WATCH_READ);
     if (s->writing || s->broken)
-        wait_writable(s);
+        watch_also(s, WATCH_WRITE);
 }
 
 static void op_shutdown(struct io *io, struct conn *c)
@@ -533,7 +507,7 @@ static void op_shutdown(struct io *io, struct conn *c)
     struct socket *s = c->socket;
 
     (void)io;
-    shutdown(s->fd, SHUT_RDWR);
+    shutdown(s->watch.fd, SHUT_RDWR);
 }
 
 static void op_random(struct io *io, void *bytes, size_t n)
@@ -565,14 +539,13 @@ static void op_job_notify(struct io *io, struct job *j)
 static void op_stop(struct io *io)
 {
     io->stopping = true;
-    event_base_loopbreak(io->base);
 }
 
 static void op_wake(struct io *io)
 {
     uint64_t one = 1;
 
-    while (write(io->wake_fd, &one, sizeof(one)) < 0 && errno == EINTR)
+    while (write(io->wake_watch.fd, &one, sizeof(one)) < 0 && errno == EINTR)
         ;
 }
 
@@ -653,11 +626,11 @@ static void welcome(struct worker *w, int fd, const struct address *peer)
 
     s->io = w->io;
     s->conn = &c->conn;
-    s->fd = fd;
     c->conn.socket = s;
-    socket_attach(s);
     c->conn.reading = true;
-    event_add(s->read_event, NULL);
+    watch_init(&s->watch, fd, on_ready);
+    if (!poller_want(s->io->poller, &s->watch, WATCH_READ))
+        client_close(c, strerror(errno));
 }
 
 /* An accepted connection on its way to another worker. */
@@ -728,25 +701,24 @@ static void accept_leave(void *arg)
 
 /* ---- the loop --------------------------------------------------------------------------- */
 
-static void on_jobs(evutil_socket_t fd, short what, void *arg)
+static void on_jobs(struct watch *w, unsigned what)
 {
-    struct io *io = arg;
+    struct io *io = (struct io *)(void *)((char *)w - offsetof(struct io, jobs_watch));
 
-    (void)fd;
     (void)what;
     enter(io);
     jobs_deliver(io->jobs);
     leave(io);
 }
 
-static void on_wake(evutil_socket_t fd, short what, void *arg)
+static void on_wake(struct watch *w, unsigned what)
 {
-    struct io *io = arg;
+    struct io *io = (struct io *)(void *)((char *)w - offsetof(struct io, wake_watch));
     uint64_t count;
 
     (void)what;
     enter(io);
-    while (read(fd, &count, sizeof(count)) < 0 && errno == EINTR)
+    while (read(w->fd, &count, sizeof(count)) < 0 && errno == EINTR)
         ;
     worker_run_letters(io->worker);
     leave(io);
@@ -757,37 +729,58 @@ static void on_wake(evutil_socket_t fd, short what, void *arg)
     enter(io);
     leave(io);
     if (ends)
-        event_base_loopbreak(io->base);
+        io->stopping = true;
 }
 
-static void on_signal(evutil_socket_t sig, short what, void *arg)
+static void on_signal(struct watch *w, unsigned what)
 {
-    struct io *io = arg;
+    struct io *io = (struct io *)(void *)((char *)w - offsetof(struct io, signal_watch));
+    struct signalfd_siginfo info;
 
     (void)what;
     enter(io);
-    shutdown_on_signal(io->proxy, (int)sig);
+    if (read(w->fd, &info, sizeof(info)) == sizeof(info))
+        shutdown_on_signal(io->proxy, (int)info.ssi_signo);
     leave(io);
+}
+
+/* Those that a signalfd takes: no thread may be interrupted by them. */
+static sigset_t our_signals(void)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGQUIT);
+    sigaddset(&set, SIGUSR1);
+    sigaddset(&set, SIGUSR2);
+    return set;
 }
 
 struct io *io_new(struct err *e)
 {
     struct io *io = mem_alloc(sizeof(*io));
+    sigset_t signals = our_signals();
 
-    io->base = event_base_new();
-    if (io->base == NULL) {
-        free(io);
+    /* Before any thread exists: they inherit it. */
+    pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    io->poller = poller_new();
+    watch_init(&io->wake_watch, eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), on_wake);
+    if (io->poller == NULL || io->wake_watch.fd < 0) {
         err_set(e, ERR_RESOURCE, "", "no event loop: %s", strerror(errno));
+        if (io->wake_watch.fd >= 0)
+            close(io->wake_watch.fd);
+        poller_free(io->poller);
+        free(io);
         return NULL;
     }
     io->jobs = jobs_new();
-    io->jobs_event = event_new(io->base, jobs_fd(io->jobs), EV_READ | EV_PERSIST, on_jobs, io);
-    event_add(io->jobs_event, NULL);
-    io->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    io->wake_event = event_new(io->base, io->wake_fd, EV_READ | EV_PERSIST, on_wake, io);
-    event_add(io->wake_event, NULL);
-    io->timer_event = event_new(io->base, -1, 0, on_timer, io);
-    io->timer_at_us = UINT64_MAX;
+    watch_init(&io->jobs_watch, jobs_fd(io->jobs), on_jobs);
+    watch_init(&io->signal_watch, -1, on_signal);
+    poller_want(io->poller, &io->jobs_watch, WATCH_READ);
+    poller_want(io->poller, &io->wake_watch, WATCH_READ);
     list_init(&io->lent);
     return io;
 }
@@ -818,8 +811,8 @@ static void run_loop(void *arg)
 
     enter(io);
     leave(io);
-    /* Its wake event keeps it going until crew_end. */
-    event_base_dispatch(io->base);
+    while (!io->stopping) /* until crew_end */
+        turn(io);
 }
 
 void io_run(struct io *io, struct proxy *p)
@@ -829,20 +822,20 @@ void io_run(struct io *io, struct proxy *p)
         .enter = accept_enter,
         .leave = accept_leave,
     };
-    static const int signals[] = { SIGHUP, SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2 };
+    sigset_t signals = our_signals();
 
     for (int i = 0; i < io->n_all; i++) {
         io->all[i]->proxy = p;
         io->all[i]->worker = p->workers[i];
     }
     signal(SIGPIPE, SIG_IGN);
-    for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
-        struct event *ev = evsignal_new(io->base, signals[i], on_signal, io);
-        event_add(ev, NULL);
-        io->signal_events[io->n_signal_events++] = ev;
+    io->signal_watch.fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (io->signal_watch.fd < 0 || !poller_want(io->poller, &io->signal_watch, WATCH_READ)) {
+        log_line(p->log, LEVEL_FATAL, "no signals: %s", strerror(errno));
+        io->stopping = true;
     }
     if (io->listeners != NULL)
-        listeners_start(io->listeners, io->base, &listener_ops, io, p->log);
+        listeners_start(io->listeners, io->poller, &listener_ops, io, p->log);
     for (int i = 1; i < io->n_all; i++) {
         if (!crew_start(io->crew, run_loop, io->all[i])) {
             log_line(p->log, LEVEL_FATAL, "cannot start a thread: %s", strerror(errno));
@@ -852,8 +845,8 @@ void io_run(struct io *io, struct proxy *p)
     }
     enter(io);
     leave(io);
-    if (!io->stopping)
-        event_base_dispatch(io->base);
+    while (!io->stopping)
+        turn(io);
     crew_end(io->crew, wake_others, io);
 }
 
@@ -861,8 +854,8 @@ static void finish_jobs(struct io *io)
 {
     while (jobs_running(io->jobs) > 0) {
         LIST_FOREACH(&io->lent, n)
-        shutdown(LIST_ITEM(n, struct socket, lent_node)->fd, SHUT_RDWR);
-        event_base_loop(io->base, EVLOOP_ONCE);
+        shutdown(LIST_ITEM(n, struct socket, lent_node)->watch.fd, SHUT_RDWR);
+        turn(io);
     }
 }
 
@@ -879,13 +872,10 @@ void io_free(struct io *io)
     if (io->all != NULL)
         crew_free(io->crew);
     free(io->all);
-    for (int i = 0; i < io->n_signal_events; i++)
-        event_free(io->signal_events[i]);
-    event_free(io->jobs_event);
-    event_free(io->wake_event);
-    close(io->wake_fd);
-    event_free(io->timer_event);
+    if (io->signal_watch.fd >= 0)
+        close(io->signal_watch.fd);
+    close(io->wake_watch.fd);
     jobs_free(io->jobs);
-    event_base_free(io->base);
+    poller_free(io->poller);
     free(io);
 }

@@ -1,4 +1,4 @@
-/* The world behind the core: libevent, sockets, signals, helper threads.
+/* The world behind the core: sockets, signals, helper threads.
  *
  * The only folder of the daemon with system calls on connections. A struct io is one event loop; it
  * carries out the wishes of struct io_ops (proxy/conn.h) and turns readiness, signals and finished

@@ -19,11 +19,13 @@ enum {
 struct poller;
 
 struct watch {
-    /* what: of WATCH_*, at least one that is wanted. A hang-up or an error is told as whatever is
-     * wanted. */
+    /* what: one of WATCH_*, and wanted. A hang-up or an error is told as whatever is wanted. */
     void (*ready)(struct watch *w, unsigned what);
     int fd;
     unsigned wants; /* WATCH_*; set by poller_want */
+    /* Of the poller: */
+    struct watch *next_raised;
+    bool raised;
 };
 
 struct poller *poller_new(void); /* NULL and errno: no descriptor is left */
@@ -37,6 +39,10 @@ static inline void watch_init(struct watch *w, int fd, void (*ready)(struct watc
 /* 0: nothing; the descriptor may be closed then. False: the kernel watches no more descriptors
  * (errno). */
 bool poller_want(struct poller *p, struct watch *w, unsigned wants);
+
+/* The next wait tells WATCH_READ whatever the kernel says, if it is wanted then: bytes are left
+ * that the descriptor does not know of. */
+void poller_raise(struct poller *p, struct watch *w);
 
 /* Waits and calls ready() of those that are. timeout_us < 0: as long as it takes. */
 void poller_wait(struct poller *p, int64_t timeout_us);

@@ -129,11 +129,38 @@ static void test_who_is_freed_meanwhile_is_not_told(void **state)
     poller_free(p);
 }
 
+static void test_who_is_raised_is_told_once_whatever_the_kernel_says(void **state)
+{
+    struct poller *p = poller_new();
+    struct end r, w;
+
+    (void)state;
+    open_pipe(p, &r, &w);
+    poller_raise(p, &r.watch); /* it wants nothing */
+    poller_wait(p, 0);
+    assert_int_equal(r.told[WATCH_READ], 0);
+    poller_want(p, &r.watch, WATCH_READ);
+    poller_want(p, &w.watch, WATCH_WRITE | WATCH_READ);
+    poller_raise(p, &r.watch);
+    poller_raise(p, &r.watch);
+    poller_raise(p, &w.watch);
+    poller_want(p, &w.watch, 0);
+    poller_wait(p, -1);
+    assert_int_equal(r.told[WATCH_READ], 1);
+    assert_int_equal(w.told[WATCH_READ], 0);
+    poller_wait(p, 0);
+    assert_int_equal(r.told[WATCH_READ], 1);
+    shut(&r);
+    shut(&w);
+    poller_free(p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_only_what_is_wanted_is_told),
         cmocka_unit_test(test_a_hang_up_is_told_as_what_is_wanted),
+        cmocka_unit_test(test_who_is_raised_is_told_once_whatever_the_kernel_says),
         cmocka_unit_test(test_who_is_freed_meanwhile_is_not_told),
     };
 
