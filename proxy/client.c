@@ -267,17 +267,51 @@ void client_fail(struct client *c, const char *sqlstate, const char *fmt, ...)
     text_free(&t);
 }
 
-/* It waited for a server, and is told what for. */
-static void fail_waiting(struct client *c, const char *message)
+/* It waited for a server, and is told what for. On worker 0, with the others halted, for whoever
+ * holds the servers may be anywhere. */
+struct wait_end {
+    struct letter letter;
+    struct worker *worker;
+    uint64_t client_id;
+    uint64_t waiting_since_us;
+    const char *message;
+};
+
+static void end_wait(struct worker *w, struct letter *l)
 {
-    struct waiting w;
+    struct wait_end *end = (struct wait_end *)(void *)l;
+    struct waiting why;
     struct text t;
 
-    text_init(&t);
-    waiting_look(c, false, &w);
-    waiting_describe(c, &w, &t);
-    fail(c, "08P01", message, t.ptr);
-    text_free(&t);
+    proxy_halt_workers(w->proxy);
+    LIST_FOREACH(&end->worker->clients, n)
+    {
+        struct client *c = LIST_ITEM(n, struct client, worker_node);
+        if (c->id != end->client_id || c->waiting_since_us != end->waiting_since_us ||
+            (c->state != CLIENT_WAITING && c->state != CLIENT_LOGIN_WAIT))
+            continue;
+        text_init(&t);
+        waiting_look(c, true, &why);
+        waiting_describe(c, &why, &t);
+        fail(c, "08P01", end->message, t.ptr);
+        text_free(&t);
+        break;
+    }
+    proxy_release_workers(w->proxy);
+    free(end);
+}
+
+/* message is static. */
+static void fail_waiting(struct client *c, const char *message)
+{
+    struct wait_end *end = mem_alloc(sizeof(*end));
+
+    end->letter.deliver = end_wait;
+    end->worker = c->conn.worker;
+    end->client_id = c->id;
+    end->waiting_since_us = c->waiting_since_us;
+    end->message = message;
+    worker_post(proxy_of(c)->workers[0], &end->letter);
 }
 
 void client_fail_with(struct client *c, struct str frame, const char *reason)
