@@ -120,7 +120,7 @@ struct client *client_new(struct worker *w, const struct address *peer)
 /* ---- to another worker ------------------------------------------------------------------ */
 
 struct client_move {
-    struct list_node node; /* worker.leaving */
+    struct leaver leaver; /* first */
     struct letter letter;
     struct client *client;
     struct worker *to;
@@ -139,20 +139,9 @@ static void arrive(struct worker *w, struct letter *l)
     client_update_timer(c);
 }
 
-void client_move(struct client *c, struct worker *to)
+static void depart(struct leaver *l)
 {
-    struct client_move *m = mem_alloc(sizeof(*m));
-
-    m->client = c;
-    m->to = to;
-    m->letter.deliver = arrive;
-    c->move = m;
-    list_append(&c->conn.worker->leaving, &m->node);
-}
-
-void client_depart(struct list_node *leaving)
-{
-    struct client_move *m = LIST_ITEM(leaving, struct client_move, node);
+    struct client_move *m = (struct client_move *)(void *)l;
     struct client *c = m->client;
     struct worker *from = c->conn.worker;
 
@@ -164,11 +153,23 @@ void client_depart(struct list_node *leaving)
     worker_post(m->to, &m->letter);
 }
 
+void client_move(struct client *c, struct worker *to)
+{
+    struct client_move *m = mem_alloc(sizeof(*m));
+
+    m->client = c;
+    m->to = to;
+    m->letter.deliver = arrive;
+    c->move = m;
+    m->leaver.depart = depart;
+    list_append(&c->conn.worker->leaving, &m->leaver.node);
+}
+
 static void stay(struct client *c)
 {
     if (c->move == NULL)
         return;
-    list_remove(&c->conn.worker->leaving, &c->move->node);
+    list_remove(&c->conn.worker->leaving, &c->move->leaver.node);
     free(c->move);
     c->move = NULL;
 }

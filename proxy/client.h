@@ -119,7 +119,6 @@ struct client *client_new(struct worker *w, const struct address *peer);
 /* In STARTUP: it goes to that worker, whole, when this event is over. What it sent is offered again
  * there. */
 void client_move(struct client *c, struct worker *to);
-void client_depart(struct list_node *leaving); /* for worker_settle */
 
 /* Ends it without a word to it; reason is logged. */
 void client_close(struct client *c, const char *reason);

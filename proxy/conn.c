@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "base/arena.h"
-#include "proxy/client.h"
 #include "proxy/proxy.h"
 
 void conn_init(struct conn *c, struct worker *w, const struct conn_ops *ops)
@@ -199,6 +198,13 @@ void conn_on_writable(struct conn *c)
     conn_flush(c);
 }
 
+static void leave(struct list_node *n)
+{
+    struct leaver *l = LIST_ITEM(n, struct leaver, node);
+
+    l->depart(l);
+}
+
 void worker_settle(struct worker *w)
 {
     struct list_node *n;
@@ -212,7 +218,7 @@ void worker_settle(struct worker *w)
         else if ((n = list_pop(&w->sends)) != NULL)
             send_queued(LIST_ITEM(n, struct conn, send_node));
         else if ((n = list_pop(&w->leaving)) != NULL)
-            client_depart(n);
+            leave(n);
         else
             break;
     }

@@ -44,6 +44,7 @@ struct pool *pool_get(struct worker *w, struct database *db, struct user *user, 
         p->user_is_forced = user_is_forced;
         p->common = common;
         list_init(&p->idle);
+        list_init(&p->departing);
         list_init(&p->active);
         list_init(&p->busy);
         list_init(&p->opening);
@@ -532,6 +533,14 @@ void pool_on_server_arrived(struct pool *p, struct server *s)
     pool_on_server_ready(p, s);
 }
 
+void pool_on_server_kept(struct pool *p)
+{
+    struct pool_part *part = part_of(p);
+
+    part->incoming--;
+    call(part);
+}
+
 /* ---- from the server -------------------------------------------------------------------- */
 
 void pool_sync_parameters(struct pool *p)
@@ -730,7 +739,7 @@ void pool_on_server_closed(struct pool *p, bool was_opening)
 
 void pool_retire_servers(struct pool *p, const char *reason)
 {
-    struct list *lists[] = { &p->active, &p->busy, &p->opening };
+    struct list *lists[] = { &p->active, &p->busy, &p->opening, &p->departing };
     struct list_node *n;
 
     for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {

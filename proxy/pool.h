@@ -30,6 +30,7 @@ struct pool {
     bool user_is_forced;
     struct pool_common *common;
     struct list idle;           /* struct server.pool_node, as the next; most recently used last */
+    struct list departing;      /* idle, about to go to another worker */
     struct list active;         /* linked to a client */
     struct list busy;           /* reset, probe, SERVER_BEING_CANCELED: owned by the pool */
     struct list opening;        /* connecting or logging in */
@@ -80,6 +81,8 @@ void pool_on_login_failed(struct pool *p, struct server *s, bool connected, stru
                           struct str message);
 /* A connection came from another worker. */
 void pool_on_server_arrived(struct pool *p, struct server *s);
+/* One that was promised does not come. From the worker that promised it. */
+void pool_on_server_kept(struct pool *p);
 /* Its server is logged in. */
 void pool_on_login_over(struct pool *p);
 void pool_on_server_closed(struct pool *p, bool was_opening);

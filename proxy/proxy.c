@@ -784,7 +784,7 @@ static void add_pool(const struct proxy *p, const struct pool *pool, struct admi
     row->sv_active += (int)pool->active.count;
     row->sv_active_cancel += cancels.sent;
     row->sv_being_canceled += count_state(&pool->idle, true) + pool->n_draining;
-    row->sv_idle += count_state(&pool->idle, false) - used;
+    row->sv_idle += count_state(&pool->idle, false) - used + (int)pool->departing.count;
     row->sv_used += used;
     row->sv_tested += (int)pool->busy.count - pool->n_draining;
     row->sv_login += (int)pool->opening.count + cancels.connecting;

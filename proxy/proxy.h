@@ -54,6 +54,13 @@ struct letter {
     void (*deliver)(struct worker *w, struct letter *l);
 };
 
+/* What is to go to another worker when the event is over (worker_settle), for the event may still
+ * be at work with it. Embedded. */
+struct leaver {
+    struct list_node node; /* worker.leaving */
+    void (*depart)(struct leaver *l);
+};
+
 /* One entry of [databases], or one name that "*" serves. Lives until RELOAD takes the entry away
  * and its last client is gone, or, for "*", until autodb_idle_timeout. */
 struct database {
@@ -157,7 +164,7 @@ struct worker {
     struct list clients;       /* struct client.worker_node */
     struct list servers;       /* struct server.worker_node */
     struct list pools;         /* struct pool.worker_node */
-    struct list leaving;       /* struct client_move.node */
+    struct list leaving;       /* struct leaver.node */
     struct list wakes;         /* conns whose input can go on */
     struct list sends;         /* conns with output to hand over */
     struct list dead;          /* closed conns, freed by worker_settle */

@@ -219,6 +219,8 @@ static struct list *list_of(struct server *s, enum server_state state)
 {
     struct pool *p = s->pool;
 
+    if (s->sent_to != NULL)
+        return &p->departing;
     /* The pool must not count on it. */
     if (s->replication != REPLICATION_NONE)
         return &p->active;
@@ -324,6 +326,16 @@ struct server *server_open(struct pool *p, bool from_reserve, struct client *for
     return s;
 }
 
+/* It was promised, and does not come. */
+static void stay(struct server *s)
+{
+    if (s->sent_to == NULL)
+        return;
+    list_remove(&s->conn.worker->leaving, &s->leaver.node);
+    pool_on_server_kept(s->sent_to);
+    s->sent_to = NULL;
+}
+
 static void arrive(struct worker *w, struct letter *l)
 {
     struct server *s = (struct server *)(void *)((char *)l - offsetof(struct server, letter));
@@ -334,16 +346,28 @@ static void arrive(struct worker *w, struct letter *l)
     pool_on_server_arrived(s->pool, s);
 }
 
-void server_send(struct server *s, struct pool *to)
+static void depart(struct leaver *l)
 {
+    struct server *s = (struct server *)(void *)((char *)l - offsetof(struct server, leaver));
     struct worker *w = s->conn.worker;
+    struct pool *to = s->sent_to;
 
-    list_remove(&s->pool->idle, &s->pool_node);
+    list_remove(&s->pool->departing, &s->pool_node);
     list_remove(&w->servers, &s->worker_node);
     conn_depart(&s->conn);
     s->pool = to;
+    s->sent_to = NULL;
     s->letter.deliver = arrive;
     worker_post(to->worker, &s->letter);
+}
+
+void server_send(struct server *s, struct pool *to)
+{
+    list_remove(&s->pool->idle, &s->pool_node);
+    list_append(&s->pool->departing, &s->pool_node);
+    s->sent_to = to;
+    s->leaver.depart = depart;
+    list_append(&s->conn.worker->leaving, &s->leaver.node);
 }
 
 void server_close(struct server *s, const char *reason)
@@ -370,6 +394,7 @@ void server_close(struct server *s, const char *reason)
     }
     move(s, SERVER_CLOSED);
     list_remove(&w->servers, &s->worker_node);
+    stay(s);
     cancel_forget_server(p, s);
     while (s->owed.count > 0)
         owed_pop(s);

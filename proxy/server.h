@@ -93,7 +93,9 @@ struct server {
     struct pool *pool;
     struct list_node pool_node; /* in the list of the pool that fits the state */
     struct list_node worker_node;
-    struct letter letter; /* on its way to another worker */
+    struct pool *sent_to; /* it goes there, the same pool of another worker; NULL: it stays */
+    struct leaver leaver;
+    struct letter letter;
     uint64_t id;
     enum server_state state;
     struct client *client; /* IN_USE, SYNCING; of a replication connection always */
@@ -141,7 +143,8 @@ struct server {
 /* Opens a connection for the pool, which has a place for it (proxy/pool_common.h). for_client: a
  * replication connection, to which the server belongs from now to its end; or NULL. */
 struct server *server_open(struct pool *p, bool from_reserve, struct client *for_client);
-/* An idle one goes to the same pool of another worker: it is out of this one's hands at once. */
+/* An idle one goes to the same pool of another worker when this event is over; nobody here gets it
+ * any more. */
 void server_send(struct server *s, struct pool *to);
 /* Takes the server out of the pool and closes it; its client, if any, must have been unlinked. */
 void server_close(struct server *s, const char *reason);
