@@ -694,16 +694,18 @@ void proxy_drop_admin_wait(struct proxy *p, const struct admin_session *s)
 
 void proxy_cancel_admin_wait(struct proxy *p, const struct admin_session *s)
 {
-    struct admin_wait *wait = find_wait(p, s);
     struct err e = { 0 };
 
-    if (wait == NULL)
-        return;
-    if (wait->verb == ADMIN_PAUSE || wait->verb == ADMIN_SUSPEND)
-        proxy_resume(p, wait->db);
-    err_set(&e, ERR_SERVER, "57014", "canceling statement due to user request");
-    complete_wait(p, wait, &e);
-    err_clear(&e);
+    proxy_halt_workers(p);
+    struct admin_wait *wait = find_wait(p, s);
+    if (wait != NULL) {
+        if (wait->verb == ADMIN_PAUSE || wait->verb == ADMIN_SUSPEND)
+            proxy_resume(p, wait->db);
+        err_set(&e, ERR_SERVER, "57014", "canceling statement due to user request");
+        complete_wait(p, wait, &e);
+        err_clear(&e);
+    }
+    proxy_release_workers(p);
 }
 
 /* ---- what the console asks -------------------------------------------------------------- */
