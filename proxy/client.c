@@ -9,6 +9,7 @@
 #include "protocol/query_extended.h"
 #include "protocol/query_simple.h"
 #include "protocol/status.h"
+#include "proxy/batch.h"
 #include "proxy/cancel.h"
 #include "proxy/client_internal.h"
 #include "proxy/client_sql.h"
@@ -937,7 +938,7 @@ void client_parse_named(struct client *c, struct str name, struct str tail, stru
     if (client_statement_find(&c->statements, name) != NULL) {
         struct err e = { 0 };
         /* What else is wrong with it comes first. */
-        st = statement_get(&proxy_of(c)->statements, STATEMENT_PARSED, tail);
+        st = statement_get(&proxy_of(c)->statements, c->db, STATEMENT_PARSED, tail);
         client_request_begins(c);
         if (s->tx_status == STATUS_FAILED)
             server_make_room(s, st);
@@ -953,7 +954,7 @@ void client_parse_named(struct client *c, struct str name, struct str tail, stru
         sql_command_unref(sql, &proxy_of(c)->statements);
         return;
     }
-    st = statement_get(&proxy_of(c)->statements, STATEMENT_PARSED, tail);
+    st = statement_get(&proxy_of(c)->statements, c->db, STATEMENT_PARSED, tail);
     c->next_serial++;
     client_statement_add(&c->statements, c->next_serial, name, st, lend)->sql = sql;
     /* In a transaction that failed the server has to say so. */
@@ -961,14 +962,13 @@ void client_parse_named(struct client *c, struct str name, struct str tail, stru
     client_request_begins(c);
     if (!known)
         server_make_room(s, st);
-    struct reply_owed *o = client_owe(c, ENDS_PARSE);
+    struct reply_owed *o = server_owe(s, ENDS_PARSE, known ? REPLY_FAKED : REPLY_FORWARDED);
     o->client_has = true;
     o->serial = c->next_serial;
     server_note_change(s, o);
     o->outcome = sql != NULL ? sql_outcome_of_parse(sql, tail.len) : NULL;
     if (known) {
         server_statements_touch(&s->statements, st);
-        o->audience = REPLY_FAKED;
         server_answer_fakes(s);
         return;
     }
@@ -996,7 +996,7 @@ static bool parse_in_doubt(struct client *c, struct str name, struct str tail)
         return false;
     if (client_statement_is_named(&c->statements, name) || !server_has_room(c->server))
         return true;
-    struct statement *st = statement_get(&proxy_of(c)->statements, STATEMENT_PARSED, tail);
+    struct statement *st = statement_get(&proxy_of(c)->statements, c->db, STATEMENT_PARSED, tail);
     bool had = server_statements_has(&c->server->statements, st);
     statement_unref(&proxy_of(c)->statements, st);
     return had;
@@ -1114,8 +1114,34 @@ static void forget_lend_portal(struct client *c, struct str portal)
         client_statement_remove(&c->lend_portals, p, &proxy_of(c)->statements);
 }
 
-/* Bind and Describe of a statement: the server must have it, under its own name. */
-static void forward_renamed(struct client *c, const struct wire_piece *f,
+/* What follows the Bind in hand is a Describe of its portal. 0: that has not come yet. */
+static int describes_portal(const struct client *c, const struct wire_piece *f)
+{
+    struct str ahead = c->conn.worker->ahead;
+
+    if (!f->ends)
+        return -1;
+    if (ahead.len <= WIRE_HEADER_LEN)
+        return 0;
+    return ahead.ptr[0] == FE_DESCRIBE && ahead.ptr[WIRE_HEADER_LEN] == TARGET_PORTAL ? 1 : -1;
+}
+
+/* The client believes that the statement's columns are what it was told before they changed. */
+static bool believes_old(struct client_statement *cs)
+{
+    return cs->was_described &&
+           cs->generation != atomic_load_explicit(&cs->statement->generation, memory_order_relaxed);
+}
+
+static void note_described(struct client_statement *cs)
+{
+    cs->was_described = true;
+    cs->generation = atomic_load_explicit(&cs->statement->generation, memory_order_relaxed);
+}
+
+/* Bind and Describe of a statement: the server must have it, under its own name. False: it waits
+ * for what follows. */
+static bool forward_renamed(struct client *c, const struct wire_piece *f,
                             struct client_statement *cs, enum reply_ends ends)
 {
     if (cs != NULL && cs->sql != NULL)
@@ -1123,16 +1149,34 @@ static void forward_renamed(struct client *c, const struct wire_piece *f,
     if (cs == NULL || cs->statement == NULL) {
         client_owe(c, ends);
         client_forward(c, f->bytes);
-        return;
+        return true;
     }
+    if (ends == ENDS_DESCRIBE) {
+        note_described(cs);
+    } else if (describes_portal(c, f) > 0) {
+        note_described(cs);
+    } else if (believes_old(cs)) {
+        struct err e = { 0 };
+        if (describes_portal(c, f) == 0)
+            return false;
+        err_set(&e, ERR_REFUSAL, "0A000", "cached plan must not change result type");
+        client_fail_in_place(c, &e);
+        err_clear(&e);
+        return true;
+    }
+    bool is_new = batch_is_new(c->server);
     client_request_begins(c);
     server_prepare(c->server, cs->statement);
     if (cs->sql != NULL)
         client_sql_mark_parse(c->server, cs->sql, cs->statement);
-    client_owe(c, ends)->serial = cs->serial;
+    struct reply_owed *o = client_owe(c, ends);
+    o->serial = cs->serial;
+    if (is_new)
+        batch_begin(c->server, o);
     if (!wire_rename_statement(&c->server->conn.out, f, str_from(cs->statement->name)))
         client_forward(c, f->bytes);
     conn_flush(&c->server->conn);
+    return true;
 }
 
 static bool on_bind(struct client *c, const struct wire_piece *f)
@@ -1160,8 +1204,7 @@ static bool on_bind(struct client *c, const struct wire_piece *f)
                              lend_info_copy(cs->lend));
     else if (cs != NULL && cs->sql != NULL)
         client_sql_bound(c, m.portal, cs);
-    forward_renamed(c, f, cs, ENDS_BIND);
-    return true;
+    return forward_renamed(c, f, cs, ENDS_BIND);
 }
 
 static bool on_target(struct client *c, const struct wire_piece *f)
@@ -1184,11 +1227,11 @@ static bool on_target(struct client *c, const struct wire_piece *f)
     if (use_in_doubt(c, m.name, cs))
         return false;
     if (!closes) {
-        forward_renamed(c, f, cs, ENDS_DESCRIBE);
+        return forward_renamed(c, f, cs, ENDS_DESCRIBE);
     } else if (m.name.len > 0 && client_tracks_statements(c)) {
         /* The server keeps it for others. */
-        struct reply_owed *o = client_owe(c, ENDS_CLOSE);
-        o->audience = REPLY_FAKED;
+        client_request_begins(c);
+        struct reply_owed *o = server_owe(c->server, ENDS_CLOSE, REPLY_FAKED);
         if (cs != NULL) {
             cs->closing = true;
             o->client_lacks = true;
@@ -1380,6 +1423,14 @@ static bool waits_for_answers(struct client *c)
     return c->waits_for_answers && !c->server->copy_in; /* in COPY the server waits for us */
 }
 
+static void keep_batch(struct client *c, const struct wire_piece *f)
+{
+    if (f->ends)
+        batch_add(c->server, f->bytes, f->tag == FE_SYNC || f->tag == FE_QUERY);
+    else
+        batch_forget(c->server);
+}
+
 static size_t take_requests(struct client *c, struct str bytes)
 {
     size_t used = 0;
@@ -1435,6 +1486,7 @@ static size_t take_requests(struct client *c, struct str bytes)
                 c->waiting_since_us = c->conn.worker->now_us;
                 pool_checkout(c->pool, c);
             }
+            c->conn.worker->ahead = (struct str){ rest.ptr + f.bytes.len, rest.len - f.bytes.len };
             if (c->state != CLIENT_ACTIVE || !on_request(c, &f)) {
                 c->reader = before;
                 if (c->state != CLIENT_CLOSED)
@@ -1443,6 +1495,8 @@ static size_t take_requests(struct client *c, struct str bytes)
             }
             c->install_tried = false;
             forget_install_error(c);
+            if (c->server != NULL && c->server->batch_grows)
+                keep_batch(c, &f);
         }
         used += f.bytes.len;
         if (c->server != NULL &&

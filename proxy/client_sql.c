@@ -10,6 +10,7 @@
 #include "protocol/query_simple.h"
 #include "protocol/result.h"
 #include "protocol/status.h"
+#include "proxy/batch.h"
 #include "proxy/client_internal.h"
 #include "proxy/sql_prepare.h"
 
@@ -239,12 +240,12 @@ static void teach(struct splicing *p, const struct sql_prepare_command *cmd, str
 /* What PREPARE makes: shared when no server can have it yet under this name. */
 static struct statement *make_statement(struct client *c, struct str body)
 {
-    struct statement *st = statement_get(table_of(c), STATEMENT_SQL, body);
+    struct statement *st = statement_get(table_of(c), c->db, STATEMENT_SQL, body);
 
     if (atomic_load(&st->refs) == 1)
         return st;
     statement_unref(table_of(c), st);
-    return statement_new(table_of(c), STATEMENT_SQL, body);
+    return statement_new(table_of(c), c->db, STATEMENT_SQL, body);
 }
 
 static bool is_internal(struct str name)
@@ -343,7 +344,7 @@ static bool answer_alone(struct client *c, struct str text, const struct sql_pre
     }
     if (cmd->verb == SQL_PREPARE && cs == NULL) {
         struct str body = { text.ptr + cmd->name_end, cmd->at.end - cmd->name_end };
-        struct statement *st = statement_get(table_of(c), STATEMENT_SQL, body);
+        struct statement *st = statement_get(table_of(c), c->db, STATEMENT_SQL, body);
         if (server_has_fresh(c->server, st)) {
             server_statements_touch(&c->server->statements, st);
             client_statement_add(&c->statements, ++c->next_serial, cmd->name, st, NULL);
@@ -379,6 +380,7 @@ enum client_sql_next client_sql_query(struct client *c, struct str text)
         };
         text_init(&p.sent);
         client_request_begins(c);
+        bool is_new = batch_is_new(c->server);
         for (size_t i = 0; i < n; i++) {
             if (cmd[i].verb == SQL_PREPARE)
                 c->pool->stats.client_parses++;
@@ -390,7 +392,10 @@ enum client_sql_next client_sql_query(struct client *c, struct str text)
             wire_encode_sync(&c->server->conn.out);
         }
         client_forget_unnamed(c);
-        client_owe(c, ENDS_QUERY)->outcome = p.outcome;
+        struct reply_owed *o = client_owe(c, ENDS_QUERY);
+        o->outcome = p.outcome;
+        if (is_new)
+            batch_begin(c->server, o);
         wire_encode_query(&c->server->conn.out, text_str(&p.sent));
         conn_flush(&c->server->conn);
         c->waits_for_answers = true;
@@ -561,7 +566,7 @@ void client_sql_renew(struct client *c, struct client_statement *cs)
     text_init(&tail);
     resolve(c, cmd, &tail);
     if (cs->statement != NULL) {
-        struct statement *st = statement_get(table_of(c), STATEMENT_PARSED, text_str(&tail));
+        struct statement *st = statement_get(table_of(c), c->db, STATEMENT_PARSED, text_str(&tail));
         statement_unref(table_of(c), cs->statement);
         cs->statement = st;
     } else if (!str_equal(text_str(&tail), (struct str){ cmd->sent, cmd->sent_len })) {
@@ -759,6 +764,24 @@ bool client_sql_fix_error(struct server *s, const struct reply_owed *owed, struc
     }
     text_free(&message);
     return fixed;
+}
+
+void client_sql_distrust(struct server *s, const struct sql_outcome *o, bool is_gone)
+{
+    struct map *m = &s->statements.map;
+
+    for (unsigned i = 0; i < o->n_aliases; i++) {
+        struct statement *st = NULL;
+        for (size_t k = 0; k < m->n_buckets && st == NULL; k++) {
+            for (struct map_node *n = m->buckets[k]; n != NULL; n = n->next) {
+                struct statement *had = MAP_ITEM(n, struct server_statement, node)->statement;
+                if (strcmp(had->name, o->aliases[i].internal) == 0)
+                    st = had;
+            }
+        }
+        if (st != NULL)
+            server_distrust(s, st, is_gone);
+    }
 }
 
 bool client_sql_takes_error(struct server *s, struct str frame)

@@ -55,6 +55,8 @@ bool client_sql_on_completion(struct server *s, struct sql_outcome *o);
 /* Writes the ErrorResponse with the client's names and positions; false: it is right as it is. */
 bool client_sql_fix_error(struct server *s, const struct reply_owed *owed, struct str body,
                           struct bytequeue *out);
+/* The statements that it names are no longer what they were, or gone. */
+void client_sql_distrust(struct server *s, const struct sql_outcome *o, bool is_gone);
 /* An error of a statement that was taught in front of a query string; it is shown when the string
  * fails for want of it. */
 bool client_sql_takes_error(struct server *s, struct str frame);

@@ -30,47 +30,50 @@ void statement_table_free(struct statement_table *t)
 }
 
 /* Under the lock. */
-static struct statement *make(struct statement_table *t, enum statement_source source,
-                              struct str body)
+static struct statement *make(struct statement_table *t, const void *database,
+                              enum statement_source source, struct str body)
 {
     struct statement *s = mem_alloc(sizeof(*s));
 
     s->number = t->next_number++;
     snprintf(s->name, sizeof(s->name), "PGTRICKLE_%" PRIu64, s->number);
     atomic_init(&s->refs, 1);
+    atomic_init(&s->generation, 0);
     s->source = source;
+    s->database = database;
     s->body = mem_alloc(body.len + 1);
     memcpy(s->body, body.ptr, body.len);
     s->body_len = body.len;
     return s;
 }
 
-struct statement *statement_get(struct statement_table *t, enum statement_source source,
-                                struct str body)
+struct statement *statement_get(struct statement_table *t, const void *database,
+                                enum statement_source source, struct str body)
 {
-    uint64_t hash = str_hash(body) + source;
+    uint64_t hash = str_hash(body) + source + ((uintptr_t)database >> 4);
 
     pthread_mutex_lock(&t->lock);
     for (struct map_node *n = map_first(&t->map, hash); n != NULL; n = map_next_same(n)) {
         struct statement *s = MAP_ITEM(n, struct statement, node);
-        if (s->source == source && str_equal((struct str){ s->body, s->body_len }, body)) {
+        if (s->source == source && s->database == database &&
+            str_equal((struct str){ s->body, s->body_len }, body)) {
             statement_ref(s);
             pthread_mutex_unlock(&t->lock);
             return s;
         }
     }
-    struct statement *s = make(t, source, body);
+    struct statement *s = make(t, database, source, body);
     s->shared = true;
     map_insert(&t->map, &s->node, hash);
     pthread_mutex_unlock(&t->lock);
     return s;
 }
 
-struct statement *statement_new(struct statement_table *t, enum statement_source source,
-                                struct str body)
+struct statement *statement_new(struct statement_table *t, const void *database,
+                                enum statement_source source, struct str body)
 {
     pthread_mutex_lock(&t->lock);
-    struct statement *s = make(t, source, body);
+    struct statement *s = make(t, database, source, body);
     pthread_mutex_unlock(&t->lock);
     return s;
 }
@@ -241,12 +244,16 @@ bool server_statements_has(const struct server_statements *ss, const struct stat
     return find(ss, s) != NULL;
 }
 
-bool server_statements_is_fresh(const struct server_statements *ss, const struct statement *s,
-                                unsigned epoch)
+static unsigned generation_of(const struct statement *s)
+{
+    return atomic_load_explicit(&s->generation, memory_order_relaxed);
+}
+
+bool server_statements_is_fresh(const struct server_statements *ss, const struct statement *s)
 {
     struct server_statement *e = find(ss, s);
 
-    return e != NULL && e->epoch == epoch;
+    return e != NULL && e->generation == generation_of(s);
 }
 
 void server_statements_touch(struct server_statements *ss, const struct statement *s)
@@ -259,15 +266,23 @@ void server_statements_touch(struct server_statements *ss, const struct statemen
     }
 }
 
-void server_statements_add(struct server_statements *ss, struct statement *s, unsigned epoch)
+void server_statements_add(struct server_statements *ss, struct statement *s)
 {
     if (find(ss, s) != NULL)
         return;
     struct server_statement *e = mem_alloc(sizeof(*e));
     e->statement = statement_ref(s);
-    e->epoch = epoch;
+    e->generation = generation_of(s);
     map_insert(&ss->map, &e->node, s->number);
     list_append(&ss->lru, &e->lru);
+}
+
+void server_statements_age(struct server_statements *ss, const struct statement *s)
+{
+    struct server_statement *e = find(ss, s);
+
+    if (e != NULL)
+        e->generation = generation_of(s) - 1;
 }
 
 static void entry_remove(struct server_statements *ss, struct server_statement *e,

@@ -1,10 +1,11 @@
 /* Prepared statements in transaction and statement pooling.
  *
  * A client names its statements; a server connection that is shared can't use those names.
- * Statements with equal text and parameter types are one struct statement (process-wide, reference
- * counted, immutable) with an internal name PGTRICKLE_<n>. A client maps its names to statements; a
- * server knows which statements it has, least recently used first. Those that SQL's PREPARE made
- * are no different (one namespace, as in PostgreSQL) but for how a server is taught them.
+ * Statements of one database with equal text and parameter types are one struct statement
+ * (process-wide, reference counted, immutable) with an internal name PGTRICKLE_<n>. A client maps
+ * its names to statements; a server knows which statements it has, least recently used first. Those
+ * that SQL's PREPARE made are no different (one namespace, as in PostgreSQL) but for how a server
+ * is taught them.
  */
 #ifndef PGTRICKLE_PROXY_PREPARED_H
 #define PGTRICKLE_PROXY_PREPARED_H
@@ -40,7 +41,11 @@ struct statement {
     char name[32];
     atomic_uint refs;
     enum statement_source source;
-    bool shared; /* it is in the table: equal ones are this one */
+    bool shared;          /* it is in the table: equal ones are this one */
+    const void *database; /* whose; only compared */
+    /* Goes up when a server says that its result type has changed: what was prepared before on any
+     * server is stale. */
+    atomic_uint generation;
     char *body;
     size_t body_len;
 };
@@ -82,6 +87,8 @@ struct client_statement {
     struct statement *statement; /* NULL: only lend is of interest (session pooling, unnamed) */
     struct lend_info *lend;      /* NULL: an ordinary statement */
     struct sql_command *sql;     /* NULL: the same; a reference */
+    bool was_described;          /* the client has asked for its columns, */
+    unsigned generation;         /* and this was the statement's then */
 };
 
 /* A statement that a server has (or will have when what was sent to it succeeds). */
@@ -89,7 +96,7 @@ struct server_statement {
     struct map_node node;
     struct list_node lru;
     struct statement *statement;
-    unsigned epoch; /* database.statements_epoch when it was prepared */
+    unsigned generation; /* the statement's when it was prepared here */
 };
 
 struct server_statements {
@@ -100,11 +107,11 @@ struct server_statements {
 void statement_table_init(struct statement_table *t);
 void statement_table_free(struct statement_table *t);
 /* Takes a reference on the statement with this body, new or known. */
-struct statement *statement_get(struct statement_table *t, enum statement_source source,
-                                struct str body);
+struct statement *statement_get(struct statement_table *t, const void *database,
+                                enum statement_source source, struct str body);
 /* One that is nobody else's, whatever its body. */
-struct statement *statement_new(struct statement_table *t, enum statement_source source,
-                                struct str body);
+struct statement *statement_new(struct statement_table *t, const void *database,
+                                enum statement_source source, struct str body);
 /* A name that no statement has or will have. */
 void statement_table_make_name(struct statement_table *t, char name[32]);
 struct statement *statement_ref(struct statement *s);
@@ -133,12 +140,13 @@ void server_statements_init(struct server_statements *ss);
 bool server_statements_has(const struct server_statements *ss, const struct statement *s);
 /* Makes it the most recently used. */
 void server_statements_touch(struct server_statements *ss, const struct statement *s);
-void server_statements_add(struct server_statements *ss, struct statement *s, unsigned epoch);
-/* It was prepared in this epoch, and not before a change of what it may depend on. */
-bool server_statements_is_fresh(const struct server_statements *ss, const struct statement *s,
-                                unsigned epoch);
+void server_statements_add(struct server_statements *ss, struct statement *s);
+/* It has it, and what it has is not known to be stale. */
+bool server_statements_is_fresh(const struct server_statements *ss, const struct statement *s);
 void server_statements_remove(struct server_statements *ss, const struct statement *s,
                               struct statement_table *t);
+/* It may not be what it was when it was prepared. */
+void server_statements_age(struct server_statements *ss, const struct statement *s);
 /* The least recently used, or NULL. */
 struct statement *server_statements_oldest(const struct server_statements *ss);
 void server_statements_clear(struct server_statements *ss, struct statement_table *t);

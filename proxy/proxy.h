@@ -78,8 +78,6 @@ struct database {
     struct list commons;     /* struct pool_common.database_node; under proxy.lock */
     struct stats past_stats; /* of pools that are gone; see proxy_database_stats */
     struct stats_window window;
-    /* Goes up when something was altered that prepared statements may depend on. */
-    atomic_uint statements_epoch;
     uint64_t idle_since_us; /* is_auto: since when nothing uses it; 0: in use */
     int next_host;          /* of entry->hosts; under proxy.lock */
     /* The SQL side of stream tables, as this process knows it. */
@@ -174,6 +172,7 @@ struct worker {
     struct letter peers_kick;
     struct timer stats_timer;
     struct timer upkeep_timer; /* min_pool_size, idle "*" databases, a changed auth_file */
+    struct str ahead; /* inside of on_bytes of a client: what came behind the message in hand */
     bool settling;
 };
 

@@ -13,6 +13,7 @@
 #include "protocol/query_simple.h"
 #include "protocol/startup.h"
 #include "protocol/status.h"
+#include "proxy/batch.h"
 #include "proxy/cancel.h"
 #include "proxy/client.h"
 #include "proxy/client_sql.h"
@@ -76,11 +77,6 @@ void server_log(struct server *s, enum log_level level, const char *fmt, ...)
     text_free(&t);
 }
 
-static unsigned epoch_of(const struct server *s)
-{
-    return atomic_load_explicit(&s->pool->db->statements_epoch, memory_order_relaxed);
-}
-
 /* ---- the queue of owed replies ---------------------------------------------------------- */
 
 struct reply_owed *server_owe(struct server *s, enum reply_ends ends, enum reply_audience audience)
@@ -101,7 +97,8 @@ struct reply_owed *server_owe(struct server *s, enum reply_ends ends, enum reply
     *o = (struct reply_owed){ .ends = ends, .audience = audience };
     if (ends == ENDS_SYNC)
         s->n_changes_synced = s->n_changes;
-    s->in_pipeline = s->in_pipeline || (ends != ENDS_QUERY && ends != ENDS_SYNC);
+    s->in_pipeline =
+        s->in_pipeline || (audience != REPLY_FAKED && ends != ENDS_QUERY && ends != ENDS_SYNC);
     return o;
 }
 
@@ -149,6 +146,8 @@ static void owed_succeed(struct server *s)
 {
     struct reply_owed *o = owed_first(s);
 
+    if (o->retries)
+        batch_forget(s);
     if (o->client_lacks && s->client != NULL) {
         struct client_statement *cs = client_statement_by_serial(&s->client->statements, o->serial);
         if (cs != NULL)
@@ -162,8 +161,10 @@ static void undo(struct server *s, struct reply_owed *o)
 {
     if (o->server_has)
         server_statements_remove(&s->statements, o->statement, &proxy_of(s)->statements);
-    if (o->server_lacks)
-        server_statements_add(&s->statements, o->statement, epoch_of(s) - 1);
+    if (o->server_lacks) {
+        server_statements_add(&s->statements, o->statement);
+        server_statements_age(&s->statements, o->statement);
+    }
     if ((o->client_has || o->client_lacks) && s->client != NULL) {
         struct client_statement *cs = client_statement_by_serial(&s->client->statements, o->serial);
         if (cs != NULL && o->client_lacks)
@@ -408,6 +409,7 @@ static void server_free(struct conn *c)
     struct server *s = of_conn(c);
 
     free(s->owed.ring);
+    bytequeue_free(&s->batch);
     server_statements_free(&s->statements, &c->worker->proxy->statements);
     params_clear(&s->params);
     settings_unref(s->settings);
@@ -643,8 +645,9 @@ static void on_error_in_use(struct server *s, const struct wire_piece *f, struct
         return;
     }
     s->copy_in = false;
-    if (c == NULL) {
-        /* Nobody is there to see it. */
+    bool again = f->ends && batch_on_error(s, o, f->body);
+    if (c == NULL || again) {
+        /* Nobody is there to see it, or it is not shown. */
     } else if (o != NULL && o->audience == REPLY_SUBSTITUTED && is_substituted(o, f->body)) {
         run_end(s, r);
         conn_send(&c->conn, o->error, o->error_len);
@@ -660,12 +663,23 @@ static void on_error_in_use(struct server *s, const struct wire_piece *f, struct
             run_add(s, r, f->bytes);
         }
     }
+    if (o != NULL && o->ends == ENDS_QUERY && again)
+        o->audience = REPLY_SWALLOWED; /* its ReadyForQuery */
     if (o == NULL || o->ends == ENDS_QUERY)
         return;
     unsigned n = 0;
     while (n < s->owed.count && server_owed_at(s, n)->ends != ENDS_SYNC)
         n++;
     owed_drop(s, n);
+    if (again) {
+        if (s->owed.count == 0) {
+            wire_encode_sync(&s->conn.out);
+            conn_flush(&s->conn);
+            server_owe(s, ENDS_SYNC, REPLY_SWALLOWED);
+        }
+        owed_first(s)->audience = REPLY_SWALLOWED;
+        return;
+    }
     if (s->owed.count == 0 && c != NULL) {
         c->skips = true;
         if (c->lend != NULL) {
@@ -840,6 +854,7 @@ static void on_ready(struct server *s, const struct wire_piece *f, struct run *r
         }
         return;
     }
+    s->retried = s->had_params = false;
     if (s->marked && s->owed.count == 0) {
         s->marked = false;
         if (status != STATUS_FAILED) {
@@ -949,6 +964,10 @@ static bool on_piece(struct server *s, const struct wire_piece *f, struct run *r
         default:
             break;
         }
+    }
+    if (f->tag == BE_PARAMETER_DESCRIPTION && s->had_params && !swallowed) {
+        swallowed = true;
+        s->had_params = !f->ends;
     }
     if (f->tag == BE_COMMAND_COMPLETE && o != NULL && o->outcome != NULL &&
         client_sql_on_completion(s, o->outcome))
@@ -1183,6 +1202,8 @@ void server_link(struct server *s, struct client *c)
 {
     bool waits = false;
 
+    s->retried = s->had_params = false;
+    batch_forget(s);
     s->client = c;
     c->server = s;
     s->tested = false;
@@ -1378,12 +1399,22 @@ static void close_statement(struct server *s, struct statement *st)
 
 bool server_has_fresh(const struct server *s, const struct statement *st)
 {
-    return server_statements_is_fresh(&s->statements, st, epoch_of(s));
+    return server_statements_is_fresh(&s->statements, st);
+}
+
+void server_distrust(struct server *s, struct statement *st, bool is_gone)
+{
+    struct server_statements *ss = &s->statements;
+
+    if (is_gone)
+        server_statements_remove(ss, st, &proxy_of(s)->statements);
+    else if (server_statements_is_fresh(ss, st))
+        atomic_fetch_add(&st->generation, 1);
 }
 
 void server_learned(struct server *s, struct statement *st)
 {
-    server_statements_add(&s->statements, st, epoch_of(s));
+    server_statements_add(&s->statements, st);
 }
 
 bool server_has_room(const struct server *s)

@@ -70,6 +70,7 @@ struct reply_owed {
     bool client_lacks; /* Close: the client's name `serial` goes when this succeeds */
     bool sets;         /* ours, sets what the client wants: an error ends both */
     bool looks;        /* ours, asks what the client left in the session */
+    bool retries;      /* the first of a batch that is kept (proxy/batch.h) */
     bool is_change;    /* one of these: counted in n_changes */
     uint32_t serial;
     struct statement *statement; /* a reference, or NULL */
@@ -124,6 +125,10 @@ struct server {
      * in front of a Sync: what comes behind it must not build on them. */
     unsigned n_changes;
     unsigned n_changes_synced;
+    struct bytequeue batch; /* messages that may have to be sent again (proxy/batch.h) */
+    bool batch_grows;
+    bool retried;     /* that has happened */
+    bool had_params;  /* and the client has the ParameterDescription of its Describe already */
     bool in_pipeline; /* extended messages were sent since the last ReadyForQuery */
     bool marked;      /* a private NOTICE arrived: LEND_COMPLETE before the next ReadyForQuery */
     bool lent;        /* a helper thread has the descriptor */
@@ -181,7 +186,10 @@ void server_answer_fakes(struct server *s);
 /* Makes sure that the server has the statement when the next message arrives: sends a Parse (or a
  * PREPARE, by messages of the extended protocol), and a Close when there are too many. */
 void server_prepare(struct server *s, struct statement *st);
-/* It has the statement, and nothing that it may depend on was altered since. */
+/* Its result type is no longer what it was, on any server, or it is gone from this one; prepared
+ * anew when it is wanted again. */
+void server_distrust(struct server *s, struct statement *st, bool is_gone);
+/* It has the statement, and nobody knows that to be stale. */
 bool server_has_fresh(const struct server *s, const struct statement *st);
 /* A Parse of it is sent next, or has been answered. */
 void server_learned(struct server *s, struct statement *st);

@@ -223,3 +223,80 @@ def test_clients_see_their_own_statements(world):
                 for p in players:
                     p.close()
         seed += 1
+
+
+def tags(answers):
+    """Their letters; of an error its code, of a RowDescription the number of columns."""
+    out = ""
+    for tag, body in answers:
+        if tag == "E":
+            out += f"E({wire.fields(body)['C']})"
+        elif tag == "T":
+            out += f"T{int.from_bytes(body[:2], 'big')}"
+        elif tag not in "SA":
+            out += tag
+    return out
+
+
+def check(client, expected, *messages):
+    got = tags(client.ask(*messages))
+    if got != expected:
+        raise pg.Failure(f"got {got}, expected {expected}, for {messages}")
+
+
+def test_statements_are_prepared_anew_after_ddl(world):
+    """What is stale or gone on a server is prepared anew, and the client whose batch it was sees nothing; but
+    who was told the columns and does not ask again is told that they changed."""
+    run = [bind("", "s"), describe("P", ""), execute(), SYNC]
+    blind = [bind("", "s"), execute(), SYNC]
+    with pooled(world, default_pool_size=1) as connect:
+        ddl = connect.direct(autocommit=True)
+        a, b = (wire.Wire(connect.pooled, connect.name) for _ in "ab")
+        check(a, "12T2DDCZ", parse("s", "SELECT * FROM t"), *run)
+        check(a, "2T2DDCZ", *run)
+        ddl.execute("ALTER TABLE t ADD c int")
+        check(a, "2T3DDCZ", *run)
+        # Another client's statement, with the same text.
+        ddl.execute("ALTER TABLE t DROP c")
+        check(b, "12T2DDCZ", parse("s", "SELECT * FROM t"), *run)
+        check(a, "2T2DDCZ", *run)
+        ddl.execute("ALTER TABLE t ADD c int")
+        check(b, "3Z", close("S", "s"), SYNC)
+        check(b, "1tT3Z", parse("s", "SELECT * FROM t"), describe("S", "s"), SYNC)
+        check(b, "2DDCZ", *blind)
+        # b was told three columns.
+        ddl.execute("ALTER TABLE t DROP c")
+        check(b, "E(0A000)Z", *blind)
+        check(b, "E(0A000)Z", *blind)
+        check(b, "tT2Z", describe("S", "s"), SYNC)
+        check(b, "2DDCZ", *blind)
+        # Never told: sees nothing.
+        c = wire.Wire(connect.pooled, connect.name)
+        check(c, "12DDCZ", parse("s", "SELECT * FROM t"), *blind)
+        ddl.execute("ALTER TABLE t ADD c int")
+        check(c, "2DDCZ", *blind)
+        # Sent in two pieces, with a Flush between.
+        ddl.execute("ALTER TABLE t DROP c")
+        c.send(bind("", "s"), FLUSH)
+        if tags(c.answers(1, until="2")) != "2":
+            raise pg.Failure("no BindComplete after a Flush")
+        check(c, "DDCZ", execute(), SYNC)
+        # In a transaction block it fails, once.
+        ddl.execute("ALTER TABLE t ADD c int")
+        check(a, "CZ", query("BEGIN"))
+        check(a, "E(0A000)Z", *run)
+        check(a, "CZ", query("ROLLBACK"))
+        check(a, "2T3DDCZ", *run)
+        # Deallocated where nobody looks.
+        check(a, "CZ", query("DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$"))
+        check(a, "2T3DDCZ", *run)
+        # SQL's own.
+        check(a, "CZ", query("PREPARE p AS SELECT * FROM t"))
+        check(a, "T3DDCZ", query("EXECUTE p"))
+        ddl.execute("ALTER TABLE t DROP c")
+        check(a, "T2DDCZ", query("EXECUTE p"))
+        check(a, "CZ", query("DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$"))
+        check(a, "T2DDCZ", query("EXECUTE p"))
+        check(a, "T2DDCZ", query("EXECUTE s"))
+        for client in (a, b, c):
+            client.close()
