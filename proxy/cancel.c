@@ -27,6 +27,7 @@ struct cancel_request {
     struct peer *peer;        /* or NULL */
     struct client *canceller; /* NULL: gone, or a cancel of our own */
     struct timer timer;
+    struct server_tls tls;
     int32_t pid;
     uint16_t key_len;
     unsigned char key[256];
@@ -102,25 +103,65 @@ static void on_timeout(struct timer *t)
     lost((struct cancel_request *)(void *)((char *)t - offsetof(struct cancel_request, timer)));
 }
 
+static void send_cancel(struct cancel_request *r)
+{
+    startup_encode_cancel(&r->conn.out, r->pid, (struct str){ (char *)r->key, r->key_len });
+    r->state = REQUEST_SENT;
+    if (r->peer != NULL)
+        r->peer->sent++;
+    conn_flush(&r->conn);
+}
+
+static void go_on_with_tls(struct cancel_request *r, enum server_tls_next next, struct err *e)
+{
+    switch (next) {
+    case SERVER_TLS_GO_ON:
+        send_cancel(r);
+        break;
+    case SERVER_TLS_WAIT:
+        break;
+    case SERVER_TLS_REFUSED:
+        log_line(r->conn.worker->proxy->log, LEVEL_WARNING, "cancel request: %s", e->message);
+        lost(r);
+        break;
+    }
+    err_clear(e);
+}
+
 static size_t on_bytes(struct conn *c, struct str bytes)
 {
-    (void)c;
-    return bytes.len; /* a server answers nothing */
+    struct cancel_request *r = of_conn(c);
+    struct err e = { 0 };
+
+    /* To the request itself a server answers nothing. */
+    if (r->tls.state == SERVER_TLS_ASKED) {
+        enum server_tls_next next = server_tls_on_bytes(&r->tls, c, bytes, &e);
+        go_on_with_tls(r, next, &e);
+    }
+    return bytes.len;
 }
 
 static void on_connected(struct conn *c)
 {
     struct cancel_request *r = of_conn(c);
+    struct err e = { 0 };
+    enum server_tls_next next = server_tls_begin(&r->tls, c, &e);
 
-    startup_encode_cancel(&c->out, r->pid, (struct str){ (char *)r->key, r->key_len });
-    r->state = REQUEST_SENT;
-    if (r->peer != NULL)
-        r->peer->sent++;
-    conn_flush(c);
+    go_on_with_tls(r, next, &e);
+}
+
+static void on_secured(struct conn *c)
+{
+    struct cancel_request *r = of_conn(c);
+
+    r->tls.state = SERVER_TLS_DONE;
+    send_cancel(r);
 }
 
 static void on_gone(struct conn *c, const char *reason)
 {
+    if (c->securing && reason != NULL)
+        log_line(c->worker->proxy->log, LEVEL_WARNING, "cancel request: %s", reason);
     /* A server that has seen to it ends the stream. */
     if (reason != NULL)
         lost(of_conn(c));
@@ -130,12 +171,14 @@ static void on_gone(struct conn *c, const char *reason)
 
 static void free_request(struct conn *c)
 {
+    server_tls_fini(&of_conn(c)->tls);
     free(of_conn(c));
 }
 
 static const struct conn_ops cancel_conn_ops = {
     .on_bytes = on_bytes,
     .on_connected = on_connected,
+    .on_secured = on_secured,
     .on_gone = on_gone,
     .free = free_request,
 };
@@ -159,6 +202,7 @@ static void begin(struct cancel_request *r, const struct address *to)
     int64_t timeout = w->proxy->config->server_connect_timeout_us;
 
     r->state = REQUEST_CONNECTING;
+    server_tls_init(&r->tls, r->server != NULL ? r->server->tls.host : to->host);
     timer_set(&w->timers, &r->timer,
               w->now_us + (uint64_t)(timeout > 0 ? timeout : CONNECT_TIMEOUT_US), on_timeout);
     if (r->canceller != NULL)

@@ -1587,6 +1587,8 @@ static void on_gone(struct conn *conn, const char *reason)
 {
     struct client *c = of_conn(conn);
 
+    if (conn->securing && reason != NULL)
+        client_log(c, LEVEL_WARNING, "%s", reason);
     client_close(c, reason != NULL               ? reason
                     : c->state == CLIENT_STARTUP ? "client closed before login"
                                                  : "client unexpected eof");

@@ -34,6 +34,8 @@ static const char *const sslmode_words[] = { "disable",   "allow",       "prefer
 /* Of SHUTDOWN_NONE + 1 on. */
 static const char *const shutdown_mode_words[] = { "wait_for_clients", "wait_for_servers",
                                                    "wait_for_transactions", "immediate", NULL };
+static const char *const tls_negotiation_words[] = { "postgres", "direct", NULL };
+static const char *const channel_binding_words[] = { "disable", "prefer", "require", NULL };
 static const char *const load_balance_hosts_words[] = { "round-robin", "disable", NULL };
 static const char *const session_state_words[] = { "pin", "error", "ignore", NULL };
 
@@ -57,6 +59,16 @@ const char *sslmode_name(enum sslmode mode)
     return sslmode_words[mode];
 }
 
+const char *tls_negotiation_name(enum tls_negotiation value)
+{
+    return tls_negotiation_words[value];
+}
+
+const char *channel_binding_name(enum channel_binding value)
+{
+    return channel_binding_words[value];
+}
+
 const char *load_balance_hosts_name(enum load_balance_hosts value)
 {
     return value < LOAD_BALANCE_HOSTS_UNSET ? load_balance_hosts_words[value] : "unset";
@@ -75,6 +87,8 @@ enum key_kind {
     KEY_SSLMODE,
     KEY_SHUTDOWN_MODE,
     KEY_TLS_PROTOCOLS,
+    KEY_TLS_NEGOTIATION,
+    KEY_CHANNEL_BINDING,
     KEY_SYSLOG_FACILITY,
     KEY_LOAD_BALANCE_HOSTS,
     KEY_SESSION_STATE,
@@ -103,6 +117,8 @@ struct key {
 #define FIELD_NAME_SSLMODE(name) name
 #define FIELD_NAME_SHUTDOWN_MODE(name) name
 #define FIELD_NAME_TLS_PROTOCOLS(name) name
+#define FIELD_NAME_TLS_NEGOTIATION(name) name
+#define FIELD_NAME_CHANNEL_BINDING(name) name
 #define FIELD_NAME_SYSLOG_FACILITY(name) name
 #define FIELD_NAME_LOAD_BALANCE_HOSTS(name) name
 #define FIELD_NAME_SESSION_STATE(name) name
@@ -223,31 +239,61 @@ static bool is_separator(char c)
     return c == ',' || c == ':' || c == ' ' || c == '\t';
 }
 
-static bool tls_protocols_are_valid(const char *text)
+/* The versions that the words leave, in their order: "!word" takes some away. False when one is
+ * unknown or there is none. */
+static bool parse_tls_protocols(const char *text, unsigned *versions)
 {
-    static const char *const words[] = { "all",     "default", "legacy",  "secure",  "tlsv1",
-                                         "tlsv1.0", "tlsv1.1", "tlsv1.2", "tlsv1.3", NULL };
+    static const unsigned all = CONFIG_TLS_1_0 | CONFIG_TLS_1_1 | CONFIG_TLS_1_2 | CONFIG_TLS_1_3;
+    static const unsigned secure = CONFIG_TLS_1_2 | CONFIG_TLS_1_3;
+    static const struct {
+        const char *word;
+        unsigned versions;
+    } words[] = {
+        { "all", all },
+        { "legacy", all },
+        { "default", secure },
+        { "secure", secure },
+        { "tlsv1", all },
+        { "tlsv1.0", CONFIG_TLS_1_0 },
+        { "tlsv1.1", CONFIG_TLS_1_1 },
+        { "tlsv1.2", CONFIG_TLS_1_2 },
+        { "tlsv1.3", CONFIG_TLS_1_3 },
+    };
     const char *at = text;
     size_t n_words = 0;
-    while (*at != '\0') {
+
+    *versions = 0;
+    for (;;) {
         while (is_separator(*at))
             at++;
-        if (*at == '!')
+        bool takes_away = *at == '!';
+        if (takes_away)
             at++;
         size_t len = 0;
         while (at[len] != '\0' && !is_separator(at[len]))
             len++;
         if (len == 0)
             break;
-        bool known = false;
-        for (size_t i = 0; words[i] != NULL; i++)
-            known = known || (strlen(words[i]) == len && strncasecmp(words[i], at, len) == 0);
-        if (!known)
+        size_t i = 0;
+        while (i < COUNT(words) &&
+               (strlen(words[i].word) != len || strncasecmp(words[i].word, at, len) != 0))
+            i++;
+        if (i == COUNT(words))
             return false;
+        if (takes_away && n_words == 0)
+            *versions = all;
+        *versions = takes_away ? *versions & ~words[i].versions : *versions | words[i].versions;
         n_words++;
         at += len;
     }
     return n_words > 0;
+}
+
+unsigned config_tls_protocols(const char *list)
+{
+    unsigned versions;
+
+    return parse_tls_protocols(list, &versions) ? versions : 0;
 }
 
 /* Puts a value into its field of *object. text lives as long as the object. */
@@ -257,12 +303,13 @@ static bool set_field(void *object, const struct key *k, const char *text, bool 
     void *field = (char *)object + k->offset;
     const char *why = NULL;
     long n;
+    unsigned versions;
     int word;
     int min, max;
 
     switch (k->kind) {
     case KEY_TLS_PROTOCOLS:
-        if (!tls_protocols_are_valid(text)) {
+        if (!parse_tls_protocols(text, &versions)) {
             why = "is no list of TLS versions";
             break;
         }
@@ -322,6 +369,16 @@ static bool set_field(void *object, const struct key *k, const char *text, bool 
             break;
         *(enum shutdown_mode *)field = (enum shutdown_mode)(word + 1);
         return true;
+    case KEY_TLS_NEGOTIATION:
+        if (!parse_word(text, tls_negotiation_words, &word, &why))
+            break;
+        *(enum tls_negotiation *)field = (enum tls_negotiation)word;
+        return true;
+    case KEY_CHANNEL_BINDING:
+        if (!parse_word(text, channel_binding_words, &word, &why))
+            break;
+        *(enum channel_binding *)field = (enum channel_binding)word;
+        return true;
     case KEY_LOAD_BALANCE_HOSTS:
         if (!parse_word(text, load_balance_hosts_words, &word, &why))
             break;
@@ -369,6 +426,12 @@ static void unset_field(void *object, const struct key *k)
     case KEY_SHUTDOWN_MODE:
         *(enum shutdown_mode *)field = SHUTDOWN_NONE;
         return;
+    case KEY_TLS_NEGOTIATION:
+        *(enum tls_negotiation *)field = TLS_NEGOTIATION_POSTGRES;
+        return;
+    case KEY_CHANNEL_BINDING:
+        *(enum channel_binding *)field = CHANNEL_BINDING_DISABLE;
+        return;
     case KEY_LOAD_BALANCE_HOSTS:
         *(enum load_balance_hosts *)field = LOAD_BALANCE_HOSTS_UNSET;
         return;
@@ -402,6 +465,10 @@ static const char *show_field(const void *object, const struct key *k, struct ar
         return sslmode_name(*(const enum sslmode *)field);
     case KEY_SHUTDOWN_MODE:
         return shutdown_mode_words[*(const enum shutdown_mode *)field - 1];
+    case KEY_TLS_NEGOTIATION:
+        return tls_negotiation_name(*(const enum tls_negotiation *)field);
+    case KEY_CHANNEL_BINDING:
+        return channel_binding_name(*(const enum channel_binding *)field);
     case KEY_LOAD_BALANCE_HOSTS:
         return load_balance_hosts_name(*(const enum load_balance_hosts *)field);
     case KEY_SESSION_STATE:
@@ -437,6 +504,10 @@ static size_t field_size(const struct key *k)
         return sizeof(enum sslmode);
     case KEY_SHUTDOWN_MODE:
         return sizeof(enum shutdown_mode);
+    case KEY_TLS_NEGOTIATION:
+        return sizeof(enum tls_negotiation);
+    case KEY_CHANNEL_BINDING:
+        return sizeof(enum channel_binding);
     case KEY_LOAD_BALANCE_HOSTS:
         return sizeof(enum load_balance_hosts);
     case KEY_SESSION_STATE:
@@ -830,6 +901,34 @@ static void finish_entries(struct loader *l)
     build_indexes(c);
 }
 
+static bool check_tls(const struct config *c, struct err *e)
+{
+    if (c->client_tls_sslmode != SSLMODE_DISABLE &&
+        (c->client_tls_key_file[0] == '\0' || c->client_tls_cert_file[0] == '\0'))
+        return err_set(e, ERR_CONFIG, "F0000",
+                       "To allow TLS connections from clients, client_tls_key_file and "
+                       "client_tls_cert_file must be set.");
+    if (c->client_tls_sslmode >= SSLMODE_VERIFY_CA && c->client_tls_ca_file[0] == '\0')
+        return err_set(e, ERR_CONFIG, "F0000", "client_tls_sslmode requires client_tls_ca_file");
+    if (c->client_tls_channel_binding == CHANNEL_BINDING_REQUIRE &&
+        c->client_tls_sslmode < SSLMODE_REQUIRE)
+        return err_set(e, ERR_CONFIG, "F0000",
+                       "client_tls_channel_binding = require needs client_tls_sslmode = require, "
+                       "verify-ca or verify-full");
+    /* Who can't ask can't be refused either: there is no falling back. */
+    if (c->server_tls_negotiation == TLS_NEGOTIATION_DIRECT &&
+        c->server_tls_sslmode < SSLMODE_REQUIRE)
+        return err_set(e, ERR_CONFIG, "F0000",
+                       "server_tls_negotiation = direct needs server_tls_sslmode = require, "
+                       "verify-ca or verify-full");
+    if (c->server_tls_channel_binding == CHANNEL_BINDING_REQUIRE &&
+        c->server_tls_sslmode < SSLMODE_REQUIRE)
+        return err_set(e, ERR_CONFIG, "F0000",
+                       "server_tls_channel_binding = require needs server_tls_sslmode = require, "
+                       "verify-ca or verify-full");
+    return true;
+}
+
 /* What no single line can tell, and what this build can't do: better no start than a connection
  * that is less safe than what was asked for. */
 static bool check_whole(const struct config *c, struct err *e)
@@ -848,15 +947,8 @@ static bool check_whole(const struct config *c, struct err *e)
     case AUTH_TYPE_SCRAM_SHA_256:
         break;
     }
-    if (c->client_tls_sslmode != SSLMODE_DISABLE)
-        return err_set(e, ERR_CONFIG, "0A000",
-                       "client_tls_sslmode = %s is not supported by this version: only disable is",
-                       sslmode_name(c->client_tls_sslmode));
-    if (c->server_tls_sslmode > SSLMODE_PREFER)
-        return err_set(e, ERR_CONFIG, "0A000",
-                       "server_tls_sslmode = %s is not supported by this version: connections to "
-                       "servers would not be encrypted",
-                       sslmode_name(c->server_tls_sslmode));
+    if (!check_tls(c, e))
+        return false;
     if (strcmp(c->auth_dbname, "pgbouncer") == 0)
         return err_set(e, ERR_CONFIG, "F0000",
                        "cannot use the reserved \"pgbouncer\" database as an auth_dbname");
@@ -1060,6 +1152,21 @@ struct str config_server_dbname(const struct config_database *db, struct str nam
 static bool same_text(const char *a, const char *b)
 {
     return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
+}
+
+bool config_same_server_tls(const struct config *a, const struct config *b)
+{
+    struct arena arena;
+    bool same = true;
+
+    arena_init(&arena);
+    for (size_t i = 0; i < COUNT(parameter_keys); i++) {
+        const struct key *k = &parameter_keys[i];
+        if (str_starts_with(str_from(k->name), STR("server_tls")))
+            same = same && strcmp(show_field(a, k, &arena), show_field(b, k, &arena)) == 0;
+    }
+    arena_free(&arena);
+    return same;
 }
 
 bool config_database_same_server(const struct config_database *a, const struct config_database *b)

@@ -58,6 +58,19 @@ enum sslmode {
     SSLMODE_VERIFY_FULL,
 };
 
+/* How TLS with a server begins. */
+enum tls_negotiation {
+    TLS_NEGOTIATION_POSTGRES, /* SSLRequest */
+    TLS_NEGOTIATION_DIRECT,   /* at once: PostgreSQL 17 and later */
+};
+
+/* SCRAM-SHA-256-PLUS. */
+enum channel_binding {
+    CHANNEL_BINDING_DISABLE,
+    CHANNEL_BINDING_PREFER,
+    CHANNEL_BINDING_REQUIRE,
+};
+
 enum load_balance_hosts {
     LOAD_BALANCE_HOSTS_ROUND_ROBIN,
     LOAD_BALANCE_HOSTS_DISABLE,
@@ -82,6 +95,8 @@ enum session_state {
 #define CONFIG_FIELD_SSLMODE(name) enum sslmode name;
 #define CONFIG_FIELD_SHUTDOWN_MODE(name) enum shutdown_mode name;
 #define CONFIG_FIELD_TLS_PROTOCOLS(name) const char *name;
+#define CONFIG_FIELD_TLS_NEGOTIATION(name) enum tls_negotiation name;
+#define CONFIG_FIELD_CHANNEL_BINDING(name) enum channel_binding name;
 #define CONFIG_FIELD_SYSLOG_FACILITY(name) const char *name;
 #define CONFIG_FIELD_LOAD_BALANCE_HOSTS(name) enum load_balance_hosts name;
 #define CONFIG_FIELD_SESSION_STATE(name) enum session_state name;
@@ -180,6 +195,19 @@ const char *pool_mode_name(enum pool_mode mode);
 const char *session_state_name(enum session_state value);
 const char *auth_type_name(enum auth_type type);
 const char *sslmode_name(enum sslmode mode);
+const char *tls_negotiation_name(enum tls_negotiation value);
+const char *channel_binding_name(enum channel_binding value);
+
+/* The versions of a valid ..._tls_protocols, as bits. */
+enum {
+    CONFIG_TLS_1_0 = 1,
+    CONFIG_TLS_1_1 = 2,
+    CONFIG_TLS_1_2 = 4,
+    CONFIG_TLS_1_3 = 8,
+};
+unsigned config_tls_protocols(const char *list);
+/* All settings of TLS towards servers are the same. */
+bool config_same_server_tls(const struct config *a, const struct config *b);
 const char *load_balance_hosts_name(enum load_balance_hosts value);
 
 /* Which setting wins. db is never NULL; pool_user is the user of the pool (the server side's user,

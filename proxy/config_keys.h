@@ -31,6 +31,7 @@
     X(STRING, client_tls13_ciphers, "", RELOAD, "Cipher suites of TLS 1.3 towards clients")          \
     X(STRING, client_tls_ca_file, "", RELOAD, "Certificates that client certificates are checked against") \
     X(STRING, client_tls_cert_file, "", RELOAD, "Own certificate, shown to clients")                 \
+    X(CHANNEL_BINDING, client_tls_channel_binding, "prefer", RELOAD, "SCRAM-SHA-256-PLUS for clients: disable, prefer: offered, require: no other SCRAM") \
     X(STRING, client_tls_ciphers, "default", RELOAD, "Ciphers up to TLS 1.2 towards clients")        \
     X(STRING, client_tls_dheparams, "auto", RELOAD, "Sizes of DHE keys: none, auto, legacy")         \
     X(STRING, client_tls_ecdhcurve, "auto", RELOAD, "Curve of ECDHE keys: none, auto, or its name")  \
@@ -98,8 +99,10 @@
     X(STRING, server_tls13_ciphers, "", RELOAD, "Cipher suites of TLS 1.3 towards servers")          \
     X(STRING, server_tls_ca_file, "", RELOAD, "Certificates that server certificates are checked against") \
     X(STRING, server_tls_cert_file, "", RELOAD, "Own certificate, shown to servers")                 \
+    X(CHANNEL_BINDING, server_tls_channel_binding, "prefer", RELOAD, "SCRAM-SHA-256-PLUS towards servers: disable, prefer: when offered, require: no other login") \
     X(STRING, server_tls_ciphers, "default", RELOAD, "Ciphers up to TLS 1.2 towards servers")        \
     X(STRING, server_tls_key_file, "", RELOAD, "Private key of server_tls_cert_file")                \
+    X(TLS_NEGOTIATION, server_tls_negotiation, "postgres", RELOAD, "How TLS with servers begins: postgres: they are asked, direct: at once (PostgreSQL 17 and later)") \
     X(TLS_PROTOCOLS, server_tls_protocols, "secure", RELOAD, "TLS versions towards servers")         \
     X(SSLMODE, server_tls_sslmode, "prefer", RELOAD, "TLS towards servers")                          \
     X(SESSION_STATE, session_state, "pin", RELOAD, "State that cannot follow a client in transaction mode: pin its server, error, or ignore") \
@@ -137,14 +140,6 @@
     X(auth_ldap_options)                                                                            \
     X(auth_query)                                                                                   \
     X(auth_user)                                                                                    \
-    X(client_tls13_ciphers)                                                                         \
-    X(client_tls_ca_file)                                                                           \
-    X(client_tls_cert_file)                                                                         \
-    X(client_tls_ciphers)                                                                           \
-    X(client_tls_dheparams)                                                                         \
-    X(client_tls_ecdhcurve)                                                                         \
-    X(client_tls_key_file)                                                                          \
-    X(client_tls_protocols)                                                                         \
     X(dns_max_ttl)                                                                                  \
     X(dns_nxdomain_ttl)                                                                             \
     X(dns_zone_check_period)                                                                        \
@@ -152,13 +147,7 @@
     X(pkt_buf)                                                                                      \
     X(pool_idle_timeout)                                                                            \
     X(resolv_conf)                                                                                  \
-    X(sbuf_loopcnt)                                                                                 \
-    X(server_tls13_ciphers)                                                                         \
-    X(server_tls_ca_file)                                                                           \
-    X(server_tls_cert_file)                                                                         \
-    X(server_tls_ciphers)                                                                           \
-    X(server_tls_key_file)                                                                          \
-    X(server_tls_protocols)
+    X(sbuf_loopcnt)
 
 /* PgBouncer's: honours expiry and NOLOGIN. */
 #define CONFIG_AUTH_QUERY_DEFAULT                                                                   \

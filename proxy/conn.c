@@ -171,6 +171,20 @@ void conn_on_connected(struct conn *c)
         update_reading(c);
 }
 
+void conn_on_secured(struct conn *c, struct tls_info *info)
+{
+    if (c->closed) {
+        tls_info_free(info);
+        return;
+    }
+    c->tls = info;
+    c->securing = false;
+    if (c->ops->on_secured != NULL)
+        c->ops->on_secured(c);
+    if (!c->closed)
+        update_reading(c);
+}
+
 void conn_on_gone(struct conn *c, const char *reason)
 {
     if (!c->closed)
@@ -191,6 +205,16 @@ static void send_queued(struct conn *c)
         if (c->ops->on_room != NULL)
             c->ops->on_room(c);
     }
+}
+
+bool conn_start_tls(struct conn *c, const struct tls_start *how)
+{
+    send_queued(c);
+    if (bytequeue_len(&c->out) > 0)
+        return false;
+    c->securing = true;
+    c->worker->ops->tls_start(c->worker->io, c, how);
+    return true;
 }
 
 void conn_on_writable(struct conn *c)

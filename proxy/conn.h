@@ -21,10 +21,12 @@
 #include <sys/types.h>
 
 #include "base/bytequeue.h"
+#include "base/err.h"
 #include "base/list.h"
 #include "base/str.h"
 #include "proxy/tls.h"
 
+struct config;
 struct worker;
 struct conn;
 struct io;
@@ -46,6 +48,8 @@ struct address {
 struct conn_ops {
     size_t (*on_bytes)(struct conn *c, struct str bytes);
     void (*on_connected)(struct conn *c);
+    /* The handshake of conn_start_tls is over: c->tls tells of it. May be NULL. */
+    void (*on_secured)(struct conn *c);
     /* End of file (reason NULL), a reset, a failed connect. No more events follow. */
     void (*on_gone)(struct conn *c, const char *reason);
     void (*on_room)(struct conn *c);
@@ -67,7 +71,28 @@ struct conn {
     bool held;     /* on_bytes left bytes because it has to wait, not because more are needed */
     bool reading;  /* what the world was told */
     bool was_full; /* on_room is owed */
+    bool securing; /* a handshake goes on */
     bool closed;
+};
+
+/* A handshake that is wanted. */
+struct tls_start {
+    struct tls_context *context;
+    bool accepts;     /* as the server of the handshake */
+    bool is_direct;   /* nobody asked for it: the protocol must be named (ALPN) */
+    bool checks_host; /* the peer's certificate must be for `host` */
+    const char *host; /* the peer, as the configuration calls it; unless `accepts` */
+    struct str first; /* of the handshake, read already */
+};
+
+/* The stream of a conn in the hands of a helper thread, for which it blocks. In clear (recv NULL)
+ * the descriptor is used as it is. */
+struct lent_stream {
+    int fd;
+    void *tls; /* the world's */
+    /* As recv(2) and send(2): 0 at the end, -1 when it is broken. */
+    ssize_t (*recv)(void *tls, void *to, size_t size);
+    ssize_t (*send)(void *tls, const void *bytes, size_t n);
 };
 
 /* Work on a helper thread. work() runs there; then done() runs on the worker that started it.
@@ -92,7 +117,7 @@ struct io_ops {
     struct address (*local)(struct io *io, const struct conn *c);
     void (*close)(struct io *io, struct conn *c);
     /* Takes the descriptor away from the world (no more events) and brings it back. */
-    int (*lend)(struct io *io, struct conn *c);
+    struct lent_stream (*lend)(struct io *io, struct conn *c);
     void (*take_back)(struct io *io, struct conn *c);
     /* Ends the stream of a lent conn, so that a job that blocks on it returns. */
     void (*shutdown)(struct io *io, struct conn *c);
@@ -113,6 +138,13 @@ struct io_ops {
     void (*configured)(struct io *io);                /* proxy.config is another */
     /* For the service manager: lines as sd_notify(3) has them. */
     void (*notify)(struct io *io, const char *text);
+    /* What the configuration says of TLS, as contexts: NULL for a side whose sslmode is disable.
+     * False and *e when a file can't be used. */
+    bool (*tls_load)(const struct config *config, struct tls_context **clients,
+                     struct tls_context **servers, struct err *e);
+    void (*tls_unref)(struct tls_context *t); /* takes NULL */
+    /* Ends in conn_on_secured or conn_on_gone; nothing is sent or received in clear any more. */
+    void (*tls_start)(struct io *io, struct conn *c, const struct tls_start *how);
 };
 
 void conn_init(struct conn *c, struct worker *w, const struct conn_ops *ops);
@@ -145,12 +177,19 @@ void conn_close(struct conn *c);
 void conn_depart(struct conn *c);
 void conn_arrive(struct conn *c, struct worker *w);
 
+/* From now on the stream is encrypted: on_secured when it is. What was queued goes out before, in
+ * clear; the caller has used all that came in. False: the peer does not take the little that was
+ * queued, close it. */
+bool conn_start_tls(struct conn *c, const struct tls_start *how);
+
 /* Offers what was kept again; for worker_settle. */
 void conn_run(struct conn *c);
 
 /* --- events from the world; each must be followed by worker_settle --- */
 void conn_on_bytes(struct conn *c, const char *bytes, size_t n);
 void conn_on_connected(struct conn *c);
+/* Takes info over (malloc). */
+void conn_on_secured(struct conn *c, struct tls_info *info);
 void conn_on_gone(struct conn *c, const char *reason);
 void conn_on_writable(struct conn *c);
 

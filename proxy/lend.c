@@ -889,7 +889,7 @@ static void begin(struct lend *l, struct lend_job *job, char status)
 
     *l = (struct lend){ .job = job };
     arena_init(&l->arena);
-    wire_db_init(&l->db, job->fd, job->server_version, status, &listener);
+    wire_db_init(&l->db, &job->stream, job->server_version, status, &listener);
     job->server_broken = false;
 }
 
@@ -916,7 +916,7 @@ static void finish(struct lend *l, bool ready)
 
 static void run_on_connection(struct lend_job *job)
 {
-    int flags = make_blocking(job->fd);
+    int flags = make_blocking(job->stream.fd);
     struct origin forwarded = { 0 };
     struct lend l;
 
@@ -944,7 +944,7 @@ static void run_on_connection(struct lend_job *job)
     }
     finish(&l, job->kind != LEND_EXECUTE);
     if (flags >= 0)
-        fcntl(job->fd, F_SETFL, flags);
+        fcntl(job->stream.fd, F_SETFL, flags);
 }
 
 void lend_run(struct lend_job *job)
@@ -957,7 +957,7 @@ void lend_run(struct lend_job *job)
 
 void lend_end_block(struct lend_job *job)
 {
-    int flags = make_blocking(job->fd);
+    int flags = make_blocking(job->stream.fd);
     struct lend l;
 
     begin(&l, job, STATUS_IN_TRANSACTION);
@@ -972,5 +972,5 @@ void lend_end_block(struct lend_job *job)
     job->opened_block = false;
     finish(&l, true);
     if (flags >= 0)
-        fcntl(job->fd, F_SETFL, flags);
+        fcntl(job->stream.fd, F_SETFL, flags);
 }

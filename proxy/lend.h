@@ -19,6 +19,7 @@
 #include "base/err.h"
 #include "base/str.h"
 #include "base/text.h"
+#include "proxy/conn.h"
 
 struct dvm;
 struct dvm_target;
@@ -36,12 +37,12 @@ struct lend_job {
     enum lend_kind kind;
     struct dvm *dvm;
     const struct dvm_target *target; /* of this client's database */
-    int fd;             /* the server's socket; blocking mode is set and restored by lend_run */
-    int server_version; /* from the server_version parameter: 150020 */
-    struct str query;   /* LEND_SIMPLE_QUERY: text without the NUL */
-    struct str execute; /* LEND_EXECUTE: the complete Execute frame to send to the server */
-    const char *execute_tag;  /* LEND_EXECUTE: completion tag to show, e.g. "CREATE STREAM TABLE";
-                               * NULL: the server's own */
+    struct lent_stream stream; /* the server's; blocking mode is set and restored by lend_run */
+    int server_version;        /* from the server_version parameter: 150020 */
+    struct str query;          /* LEND_SIMPLE_QUERY: text without the NUL */
+    struct str execute;        /* LEND_EXECUTE: the complete Execute frame to send to the server */
+    const char *execute_tag;   /* LEND_EXECUTE: completion tag to show, e.g. "CREATE STREAM TABLE";
+                                * NULL: the server's own */
     size_t definition_offset; /* LEND_EXECUTE: bytes before the definition in the client's text, for
                                * positions */
     struct str statement_text; /* LEND_EXECUTE: the client's own text of the statement */

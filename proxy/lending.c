@@ -175,7 +175,7 @@ static struct lending *lending_new(struct client *c, enum lend_kind kind)
         .kind = kind,
         .dvm = view_service_dvm(p->views),
         .target = target,
-        .fd = -1,
+        .stream = { .fd = -1 },
         .server_version = c->pool->server_version,
         .standard_conforming_strings = scs == NULL || strcmp(scs, "off") != 0,
         .emit = emit,
@@ -200,7 +200,7 @@ static void run(struct lending *l)
         /* A BEGIN or COMMIT of the client's that was under way made it another's, or ended it. */
         l->lend.opened_block = c->lend_block;
     }
-    l->lend.fd = w->ops->lend(w->io, &s->conn);
+    l->lend.stream = w->ops->lend(w->io, &s->conn);
     client_update_timer(c);
     w->ops->job_start(w->io, &l->job);
 }
@@ -402,7 +402,7 @@ void lending_install(struct client *c)
     i->lend = (struct lend_job){ .kind = LEND_INSTALL,
                                  .dvm = view_service_dvm(p->views),
                                  .target = target,
-                                 .fd = -1,
+                                 .stream = { .fd = -1 },
                                  .emit = emit_nothing };
     w->ops->job_start(w->io, &i->job);
 }

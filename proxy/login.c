@@ -228,6 +228,11 @@ static void on_startup(struct client *c, const struct startup_packet *packet)
                     packet->minor);
         return;
     }
+    if (p->config->client_tls_sslmode >= SSLMODE_REQUIRE && c->conn.tls == NULL &&
+        !c->conn.peer.is_unix) {
+        client_fail(c, "08P01", "SSL required");
+        return;
+    }
     if (!take_parameters(c, packet->params))
         return;
     /* No server ever spoke 3.1. */
@@ -236,9 +241,13 @@ static void on_startup(struct client *c, const struct startup_packet *packet)
     if (packet->minor != minor || startup_has_options(packet->params))
         startup_encode_negotiate(&c->conn.out, 3, minor, packet->params);
     conn_flush(&c->conn);
-    if (p->config->log_connections)
-        client_log(c, LEVEL_LOG, "login attempt: db=%s user=%s tls=no replication=%s",
-                   c->database_name, c->user_name, replication_name(c->replication));
+    if (p->config->log_connections) {
+        char tls[TLS_PRINT_MAX];
+        tls_print(c->conn.tls, tls);
+        client_log(c, LEVEL_LOG, "login attempt: db=%s user=%s tls=%s replication=%s",
+                   c->database_name, c->user_name, tls[0] != '\0' ? tls : "no",
+                   replication_name(c->replication));
+    }
     if (strcmp(c->database_name, ADMIN_DATABASE) != 0) {
         c->counted = true;
         if (atomic_fetch_add(&p->n_clients, 1) >= p->config->max_client_conn) {
@@ -272,6 +281,28 @@ static struct worker *worker_for(struct client *c, const struct startup_packet *
         break;
     }
     return c->conn.worker;
+}
+
+/* A unix socket needs none. */
+static bool takes_tls(const struct client *c)
+{
+    return proxy_of(c)->client_tls != NULL && !c->conn.peer.is_unix;
+}
+
+/* first: what a client sent of the handshake that did not ask before. */
+static void begin_tls(struct client *c, struct str first)
+{
+    struct tls_start how = {
+        .context = proxy_of(c)->client_tls,
+        .accepts = true,
+        .is_direct = first.len > 0,
+        .first = first,
+    };
+
+    if (!takes_tls(c))
+        client_close(c, "direct TLS connection, but TLS is not configured");
+    else if (!conn_start_tls(&c->conn, &how))
+        client_close(c, "TLS startup failed");
 }
 
 size_t login_on_bytes(struct client *c, struct str bytes)
@@ -311,9 +342,10 @@ size_t login_on_bytes(struct client *c, struct str bytes)
         }
         struct startup_packet packet;
         size_t n = 0;
-        if (startup_is_tls(rest)) {
-            client_close(c, "direct TLS is not supported");
-            return used;
+        if (used == 0 && startup_is_tls(rest) && c->conn.tls == NULL && !c->login->ssl_asked &&
+            !c->login->gss_asked) {
+            begin_tls(c, rest);
+            return bytes.len;
         }
         result = startup_next(rest, &packet, &n);
         if (result == WIRE_NEED_MORE)
@@ -341,12 +373,17 @@ size_t login_on_bytes(struct client *c, struct str bytes)
             bool *asked =
                 packet.kind == STARTUP_SSL_REQUEST ? &c->login->ssl_asked : &c->login->gss_asked;
             /* Bytes behind the request, sent before our answer, may be another's. */
-            if (*asked || used < bytes.len) {
+            if (*asked || used < bytes.len || c->conn.tls != NULL) {
                 client_fail(c, "08P01", "received unencrypted data after encryption request");
                 return used;
             }
             *asked = true;
-            conn_send(&c->conn, "N", 1);
+            if (packet.kind == STARTUP_SSL_REQUEST && takes_tls(c)) {
+                conn_send(&c->conn, "S", 1);
+                begin_tls(c, (struct str){ "", 0 });
+            } else {
+                conn_send(&c->conn, "N", 1);
+            }
             break;
         }
         }

@@ -203,7 +203,7 @@ int main(int argc, char **argv)
     p->verbose = o.verbose;
     config = NULL; /* the proxy's now, as the next */
     userlist = NULL;
-    if (!proxy_set_logging(p, &e))
+    if (!proxy_set_logging(p, &e) || !proxy_load_tls(p, &e))
         goto out;
     config_warn(p->config, log);
     if (!view_service_start(views, &e))

@@ -417,9 +417,30 @@ static void remove_database(struct proxy *p, struct database *db)
     db->entry = NULL;
 }
 
+/* The contexts that `config` asks for take the place of those in use. */
+static bool replace_tls(struct proxy *p, const struct config *config, struct err *e)
+{
+    const struct io_ops *ops = p->workers[0]->ops;
+    struct tls_context *clients, *servers;
+
+    if (!ops->tls_load(config, &clients, &servers, e))
+        return false;
+    ops->tls_unref(p->client_tls);
+    ops->tls_unref(p->server_tls);
+    p->client_tls = clients;
+    p->server_tls = servers;
+    return true;
+}
+
+bool proxy_load_tls(struct proxy *p, struct err *e)
+{
+    return replace_tls(p, p->config, e);
+}
+
 void proxy_apply_config(struct proxy *p, struct config *config)
 {
     struct config *old = p->config;
+    bool same_tls = config_same_server_tls(old, config);
 
     p->config = config;
     for (size_t i = 0; i < p->users.n_buckets; i++)
@@ -441,7 +462,7 @@ void proxy_apply_config(struct proxy *p, struct config *config)
         if (entry == NULL)
             continue;
         set_entry(db, entry);
-        if (before != NULL && !config_database_same_server(before, entry)) {
+        if (before != NULL && !(same_tls && config_database_same_server(before, entry))) {
             db->views_installed = false;
             LIST_FOREACH(&db->pools, pn)
             pool_retire_servers(LIST_ITEM(pn, struct pool, database_node),
@@ -478,6 +499,12 @@ void proxy_reload(struct proxy *p, struct err *e)
 
     notify_reloading(p);
     struct config *fresh = config_reload(p->config, e);
+    if (fresh != NULL && !replace_tls(p, fresh, e)) {
+        log_line(p->log, LEVEL_ERROR,
+                 "TLS configuration could not be reloaded, keeping old configuration");
+        config_unref(fresh);
+        fresh = NULL;
+    }
     if (fresh != NULL) {
         log_line(p->log, LEVEL_LOG, "RELOAD: %s", fresh->path);
         proxy_refresh_userlist(p);
@@ -842,6 +869,8 @@ static void view_clients(void *core, struct admin_sink *sink)
         const struct client *c = LIST_ITEM(n, struct client, worker_node);
         struct address local = conn_local(&c->conn);
         uint64_t since_us = 0;
+        char tls[TLS_PRINT_MAX];
+        tls_print(c->conn.tls, tls);
         bool waits = c->state == CLIENT_WAITING || c->state == CLIENT_LOGIN_WAIT;
         struct admin_socket row = {
             .user = c->user_name,
@@ -860,6 +889,7 @@ static void view_clients(void *core, struct admin_sink *sink)
             .self = c,
             .link = c->server,
             .remote_pid = c->conn.peer.unix_pid,
+            .tls = tls,
             .application_name = params_get(&c->params, PARAM_APPLICATION_NAME),
             .prepared_statements = (int)c->statements.count,
             .id = c->id,
@@ -884,6 +914,8 @@ static void view_servers(void *core, struct admin_sink *sink)
     {
         const struct server *s = LIST_ITEM(n, struct server, worker_node);
         struct address local = conn_local(&s->conn);
+        char tls[TLS_PRINT_MAX];
+        tls_print(s->conn.tls, tls);
         struct admin_socket row = {
             .is_server = true,
             .user = s->pool->user->name,
@@ -900,6 +932,7 @@ static void view_servers(void *core, struct admin_sink *sink)
             .self = s,
             .link = s->client,
             .remote_pid = s->backend_pid,
+            .tls = tls,
             .application_name = params_get(&s->params, PARAM_APPLICATION_NAME),
             .prepared_statements = (int)s->statements.lru.count,
             .id = s->id,
@@ -1138,6 +1171,11 @@ static enum admin_result view_perform(void *core, struct admin_session *session,
         struct config *fresh = config_set(p->config, command->key, command->value, e);
         if (fresh == NULL)
             return ADMIN_FAILED;
+        if (str_find(command->key, STR("_tls")) >= 0 && !replace_tls(p, fresh, e)) {
+            err_prefix(e, "TLS settings could not be applied, still using old configuration");
+            config_unref(fresh);
+            return ADMIN_FAILED;
+        }
         proxy_apply_config(p, fresh);
         return proxy_set_logging(p, e) ? ADMIN_DONE : ADMIN_FAILED;
     }
@@ -1261,6 +1299,8 @@ void proxy_free(struct proxy *p)
     map_free(&p->cancel_keys);
     cancel_free_peers(p);
     params_names_free(&p->params_names);
+    p->workers[0]->ops->tls_unref(p->client_tls);
+    p->workers[0]->ops->tls_unref(p->server_tls);
     for (int i = 0; i < p->n_workers; i++)
         worker_free(p->workers[i]);
     statement_table_free(&p->statements);

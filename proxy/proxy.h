@@ -107,6 +107,9 @@ struct user {
 struct proxy {
     struct config *config;
     struct userlist *userlist; /* NULL: no auth_file */
+    /* As `config` has it; NULL: sslmode = disable. Change as it does. */
+    struct tls_context *client_tls;
+    struct tls_context *server_tls;
     struct log *log;
     struct worker *workers[WORKERS_MAX]; /* [0]: the main thread's, with signals and console */
     int n_workers;
@@ -216,6 +219,8 @@ bool proxy_set_logging(struct proxy *p, struct err *e);
 /* The same before there is a proxy. */
 bool proxy_configure_log(struct log *log, const struct config *config, bool quiet, int verbose,
                          struct err *e);
+/* Reads certificates and keys: to be called once after proxy_new. False: they can't be used. */
+bool proxy_load_tls(struct proxy *p, struct err *e);
 void proxy_pause(struct proxy *p, struct database *db); /* db NULL: all; so for the next */
 void proxy_resume(struct proxy *p, struct database *db);
 void proxy_reconnect(struct proxy *p, struct database *db);

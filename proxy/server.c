@@ -317,6 +317,7 @@ struct server *server_open(struct pool *p, bool from_reserve, struct client *for
     } else if (host[0] == '\0') {
         host = "/tmp";
     }
+    server_tls_init(&s->tls, host);
     to.host = host;
     to.is_unix = to.host[0] == '/' || to.host[0] == '@';
     if (proxy->config->server_connect_timeout_us > 0)
@@ -415,6 +416,7 @@ static void server_free(struct conn *c)
     settings_unref(s->settings);
     text_free(&s->welcome);
     scram_client_free(s->scram);
+    server_tls_fini(&s->tls);
     free(s);
 }
 
@@ -458,19 +460,10 @@ static void put_replication_params(struct server *s)
         startup_encode_param(out, STR("application_name"), str_from(application));
 }
 
-static void on_connected(struct conn *conn)
+static void send_startup(struct server *s)
 {
-    struct server *s = of_conn(conn);
     const struct config_database *entry = s->pool->db->entry;
-    struct bytequeue *out = &conn->out;
-    struct address own = conn_local(conn);
-    char peer[300], local[300];
-
-    address_print(&conn->peer, peer, sizeof(peer));
-    address_print(&own, local, sizeof(local));
-    if (proxy_of(s)->config->log_connections)
-        server_log(s, LEVEL_LOG, "new connection to server (from %s)", local);
-    move(s, SERVER_LOGIN);
+    struct bytequeue *out = &s->conn.out;
     struct wire_mark m = startup_encode_begin(out, 3, 0);
     startup_encode_param(out, STR("user"), str_from(s->pool->user->name));
     startup_encode_param(out, STR("database"), str_from(s->pool->db->server_dbname));
@@ -487,13 +480,61 @@ static void on_connected(struct conn *conn)
     if (s->replication != REPLICATION_NONE)
         put_replication_params(s);
     startup_encode_end(out, m);
-    conn_flush(conn);
+    conn_flush(&s->conn);
 }
 
 static void login_fail(struct server *s, struct str frame, const char *message)
 {
     pool_on_login_failed(s->pool, s, true, frame, str_from(message));
     server_close(s, "login failed");
+}
+
+static void fail_tls(struct server *s, const char *reason)
+{
+    server_log(s, LEVEL_WARNING, "%s", reason);
+    pool_on_login_failed(s->pool, s, true, (struct str){ "", 0 }, str_from(reason));
+    server_close(s, reason);
+}
+
+static void go_on_with_tls(struct server *s, enum server_tls_next next, struct err *e)
+{
+    switch (next) {
+    case SERVER_TLS_GO_ON:
+        send_startup(s);
+        break;
+    case SERVER_TLS_WAIT:
+        break;
+    case SERVER_TLS_REFUSED:
+        fail_tls(s, e->message);
+        break;
+    }
+    err_clear(e);
+}
+
+static void on_connected(struct conn *conn)
+{
+    struct server *s = of_conn(conn);
+    struct address own = conn_local(conn);
+    char local[300];
+    struct err e = { 0 };
+
+    address_print(&own, local, sizeof(local));
+    if (proxy_of(s)->config->log_connections)
+        server_log(s, LEVEL_LOG, "new connection to server (from %s)", local);
+    move(s, SERVER_LOGIN);
+    enum server_tls_next next = server_tls_begin(&s->tls, conn, &e);
+    go_on_with_tls(s, next, &e);
+}
+
+static void on_secured(struct conn *conn)
+{
+    struct server *s = of_conn(conn);
+    char how[TLS_PRINT_MAX];
+
+    s->tls.state = SERVER_TLS_DONE;
+    tls_print(conn->tls, how);
+    server_log(s, LEVEL_DEBUG, "SSL established: %s", how);
+    send_startup(s);
 }
 
 static void on_parameter(struct server *s, struct str frame, struct str body)
@@ -1048,6 +1089,13 @@ static size_t on_bytes(struct conn *conn, struct str bytes)
     struct run r = { 0 };
     bool go_on = true;
 
+    if (s->tls.state == SERVER_TLS_ASKED) {
+        struct err e = { 0 };
+        enum server_tls_next next = server_tls_on_bytes(&s->tls, conn, bytes, &e);
+        go_on_with_tls(s, next, &e);
+        return bytes.len;
+    }
+
     while (go_on && used < bytes.len) {
         struct str rest = { bytes.ptr + used, bytes.len - used };
         struct wire_header h;
@@ -1136,6 +1184,8 @@ static void on_gone(struct conn *conn, const char *reason)
         pool_on_login_failed(s->pool, s, false, (struct str){ "", 0 }, STR("connect failed"));
         text_free(&t);
         server_close(s, "connect failed");
+    } else if (conn->securing && reason != NULL) {
+        fail_tls(s, reason);
     } else if (s->state == SERVER_LOGIN) {
         pool_on_login_failed(s->pool, s, true, (struct str){ "", 0 }, STR("server conn crashed?"));
         server_close(s, "server conn crashed?");
@@ -1155,6 +1205,7 @@ static void on_room(struct conn *conn)
 static const struct conn_ops server_conn_ops = {
     .on_bytes = on_bytes,
     .on_connected = on_connected,
+    .on_secured = on_secured,
     .on_gone = on_gone,
     .on_room = on_room,
     .free = server_free,

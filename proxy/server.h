@@ -25,6 +25,7 @@
 #include "proxy/params.h"
 #include "proxy/pool.h"
 #include "proxy/prepared.h"
+#include "proxy/server_tls.h"
 #include "proxy/timers.h"
 
 struct settings;
@@ -139,6 +140,7 @@ struct server {
     bool settings_doubt;       /* clients may have changed them behind our back */
     uint64_t settings_hash;    /* of the statements that `sets` */
     /* LOGIN */
+    struct server_tls tls;
     struct scram_client *scram;
     struct text welcome; /* ParameterStatus frames of what is not followed */
     int server_version;

@@ -33,6 +33,9 @@ struct tls_info {
 };
 
 void tls_info_free(struct tls_info *t); /* takes NULL */
+#define TLS_PRINT_MAX 128
+/* "TLSv1.3/TLS_AES_256_GCM_SHA384"; t NULL: "". */
+void tls_print(const struct tls_info *t, char out[TLS_PRINT_MAX]);
 
 /* NULL: the stream is in clear. */
 const struct tls_info *conn_tls(const struct conn *c);

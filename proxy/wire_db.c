@@ -35,6 +35,16 @@ bool wire_db_malformed(struct wire_db *w, char tag, struct err *e)
                    wire_message_name(SENT_BY_BACKEND, tag));
 }
 
+static ssize_t send_some(const struct lent_stream *s, const void *bytes, size_t n)
+{
+    return s->send != NULL ? s->send(s->tls, bytes, n) : send(s->fd, bytes, n, MSG_NOSIGNAL);
+}
+
+static ssize_t receive_some(const struct lent_stream *s, void *to, size_t size)
+{
+    return s->recv != NULL ? s->recv(s->tls, to, size) : recv(s->fd, to, size, 0);
+}
+
 bool wire_db_send(struct wire_db *w, struct err *e)
 {
     while (bytequeue_len(&w->out) > 0) {
@@ -43,7 +53,7 @@ bool wire_db_send(struct wire_db *w, struct err *e)
 
         if (w->broken)
             return lost(w, e, "the connection to the server is lost");
-        n = send(w->fd, bytes.ptr, bytes.len, MSG_NOSIGNAL);
+        n = send_some(&w->stream, bytes.ptr, bytes.len);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
@@ -60,7 +70,7 @@ static bool receive_more(struct wire_db *w, struct err *e)
     if (w->listener.before_wait != NULL)
         w->listener.before_wait(w->listener.arg);
     do
-        n = recv(w->fd, bytequeue_reserve(&w->in, RECEIVE_SIZE), RECEIVE_SIZE, 0);
+        n = receive_some(&w->stream, bytequeue_reserve(&w->in, RECEIVE_SIZE), RECEIVE_SIZE);
     while (n < 0 && errno == EINTR);
     if (n <= 0)
         return lost(w, e, "server closed the connection unexpectedly");
@@ -343,12 +353,12 @@ static bool describe(struct dvm_db *db, struct arena *a, const char *sql, struct
 
 static const struct dvm_db_ops wire_db_ops = { query, describe };
 
-void wire_db_init(struct wire_db *w, int fd, int server_version, char status,
-                  const struct wire_db_listener *listener)
+void wire_db_init(struct wire_db *w, const struct lent_stream *stream, int server_version,
+                  char status, const struct wire_db_listener *listener)
 {
     *w = (struct wire_db){
         .base = { &wire_db_ops, server_version },
-        .fd = fd,
+        .stream = *stream,
         .listener = *listener,
         .status = status,
     };

@@ -20,6 +20,7 @@
 #include "base/str.h"
 #include "dvm/runtime/db.h"
 #include "protocol/reader.h"
+#include "proxy/conn.h"
 
 struct wire_db_listener {
     void *arg;
@@ -31,7 +32,7 @@ struct wire_db_listener {
 
 struct wire_db {
     struct dvm_db base;
-    int fd;
+    struct lent_stream stream;
     struct wire_db_listener listener;
     struct bytequeue in;
     struct bytequeue out; /* to be sent by wire_db_send */
@@ -45,9 +46,9 @@ struct wire_db {
     bool broken;
 };
 
-/* fd is a blocking socket and stays the caller's. status: the transaction status of the session. */
-void wire_db_init(struct wire_db *w, int fd, int server_version, char status,
-                  const struct wire_db_listener *listener);
+/* The stream blocks and stays the caller's. status: the transaction status of the session. */
+void wire_db_init(struct wire_db *w, const struct lent_stream *stream, int server_version,
+                  char status, const struct wire_db_listener *listener);
 void wire_db_fini(struct wire_db *w);
 
 /* ---- messages, for proxy/lend.c ---------------------------------------------------------- */

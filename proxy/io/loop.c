@@ -26,10 +26,22 @@
 #include "proxy/io/listen.h"
 #include "proxy/io/poller.h"
 #include "proxy/io/systemd.h"
+#include "proxy/io/tls.h"
 #include "proxy/proxy.h"
 #include "proxy/shutdown.h"
 
 struct resolution;
+struct socket;
+
+/* What a socket has that is encrypted. */
+struct secure {
+    struct socket *socket;
+    struct tls_stream *stream;
+    struct list_node again_node; /* io.again */
+    bool handshaking;            /* neither reads nor sends for the conn */
+    bool has_more;               /* the stream holds bytes that no readiness tells of */
+    bool read_waits;             /* for the socket to be writable */
+};
 
 /* A conn's descriptor. */
 struct socket {
@@ -40,6 +52,7 @@ struct socket {
     bool connecting;
     bool writing; /* waits to be writable */
     bool broken;
+    struct secure *tls; /* NULL: in clear */
     struct resolution *resolution;
     struct addrinfo *addresses; /* left to try */
     struct addrinfo *all_addresses;
@@ -58,7 +71,8 @@ struct io {
     struct crew *crew;     /* shared by all loops */
     struct io **all;       /* the loops; of the first one only, as the next */
     int n_all;
-    struct list lent; /* sockets whose descriptor a job has */
+    struct list lent;  /* sockets whose descriptor a job has */
+    struct list again; /* struct secure: to be read in the next turn whatever the kernel says */
     bool stopping;
     char local_host[INET6_ADDRSTRLEN]; /* of op_local */
     char buffer[CONN_READ_SIZE];
@@ -91,13 +105,29 @@ static void leave(struct io *io)
     worker_settle(io->worker);
 }
 
+static void on_readable(struct socket *s);
+
+/* Those that were there before the turn: who wants again comes after what is ready. */
+static void read_again(struct io *io)
+{
+    size_t n = io->again.count;
+
+    while (n-- > 0 && !list_is_empty(&io->again))
+        on_readable(LIST_ITEM(list_pop(&io->again), struct secure, again_node)->socket);
+}
+
 /* What is ready, and the deadlines that are over. */
 static void turn(struct io *io)
 {
     uint64_t at = worker_next_timer(io->worker);
     uint64_t now = at == UINT64_MAX ? 0 : io_monotonic_us();
 
-    poller_wait(io->poller, at == UINT64_MAX ? -1 : at > now ? (int64_t)(at - now) : 0);
+    if (!list_is_empty(&io->again)) {
+        poller_wait(io->poller, 0);
+        read_again(io);
+    } else {
+        poller_wait(io->poller, at == UINT64_MAX ? -1 : at > now ? (int64_t)(at - now) : 0);
+    }
     at = worker_next_timer(io->worker);
     if (at == UINT64_MAX || at > io_monotonic_us())
         return;
@@ -172,10 +202,31 @@ static void watch_no_more(struct socket *s, unsigned what)
     poller_want(s->io->poller, &s->watch, s->watch.wants & ~what);
 }
 
+static void want_again(struct socket *s, bool wanted)
+{
+    struct list_node *n = &s->tls->again_node;
+
+    if (wanted && !list_node_is_linked(n))
+        list_append(&s->io->again, n);
+    else if (!wanted && list_node_is_linked(n))
+        list_remove(&s->io->again, n);
+}
+
+static void watch_nothing(struct socket *s)
+{
+    watch_no_more(s, WATCH_READ | WATCH_WRITE);
+    if (s->tls != NULL)
+        want_again(s, false);
+}
+
 static void socket_free(struct socket *s)
 {
     if (s->io != NULL)
-        watch_no_more(s, WATCH_READ | WATCH_WRITE);
+        watch_nothing(s);
+    if (s->tls != NULL) {
+        tls_stream_free(s->tls->stream);
+        free(s->tls);
+    }
     if (s->watch.fd >= 0)
         close(s->watch.fd);
     if (s->all_addresses != NULL)
@@ -189,11 +240,95 @@ static void gone(struct socket *s, const char *reason)
         conn_on_gone(s->conn, reason);
 }
 
+static void op_read(struct io *io, struct conn *c, bool on)
+{
+    struct socket *s = c->socket;
+
+    (void)io;
+    if (s->watch.fd < 0 || (s->tls != NULL && (s->tls->handshaking || s->tls->read_waits)))
+        return;
+    if (on)
+        watch_also(s, WATCH_READ);
+    else
+        watch_no_more(s, WATCH_READ);
+    if (s->tls != NULL)
+        want_again(s, on && s->tls->has_more);
+}
+
+/* One step of it; the conn hears of its end. */
+static void go_on_handshake(struct socket *s)
+{
+    struct conn *c = s->conn;
+    struct tls_info *info;
+    struct err e = { 0 };
+
+    switch (tls_handshake(s->tls->stream, &info, &e)) {
+    case TLS_OK:
+        s->tls->handshaking = false;
+        s->tls->has_more = tls_has_pending(s->tls->stream);
+        op_read(s->io, c, c->reading);
+        conn_on_writable(c);
+        conn_on_secured(c, info);
+        break;
+    case TLS_WANTS_READ:
+        watch_also(s, WATCH_READ);
+        break;
+    case TLS_WANTS_WRITE:
+        watch_no_more(s, WATCH_READ);
+        watch_also(s, WATCH_WRITE);
+        break;
+    case TLS_END:
+    case TLS_BROKEN:
+        watch_nothing(s);
+        gone(s, e.message);
+        break;
+    }
+    err_clear(&e);
+}
+
+static void read_tls(struct socket *s)
+{
+    struct secure *t = s->tls;
+    struct io *io = s->io;
+    enum tls_status status;
+    size_t total = 0, n = 0;
+
+    /* Without a last call that only learns that nothing is left: the descriptor tells. */
+    do {
+        status = tls_read(t->stream, io->buffer + total, sizeof(io->buffer) - total, &n);
+        if (status == TLS_OK)
+            total += n;
+    } while (status == TLS_OK && total < sizeof(io->buffer) && tls_has_pending(t->stream));
+    t->has_more = status == TLS_OK ? tls_has_pending(t->stream)
+                                   : total > 0 && (status == TLS_END || status == TLS_BROKEN);
+    want_again(s, t->has_more);
+    if (status == TLS_WANTS_WRITE) {
+        /* An answer of the stream's own has no room: a peer that does not read is not read from. */
+        t->read_waits = true;
+        watch_no_more(s, WATCH_READ);
+        watch_also(s, WATCH_WRITE);
+    }
+    if (total > 0)
+        conn_on_bytes(s->conn, io->buffer, total);
+    else if (status == TLS_END)
+        gone(s, NULL);
+    else if (status == TLS_BROKEN)
+        gone(s, tls_reason(t->stream));
+}
+
 static void on_readable(struct socket *s)
 {
     struct io *io = s->io;
 
     enter(io);
+    if (s->tls != NULL) {
+        if (s->tls->handshaking)
+            go_on_handshake(s);
+        else
+            read_tls(s);
+        leave(io);
+        return;
+    }
     ssize_t n = recv(s->watch.fd, io->buffer, sizeof(io->buffer), 0);
     if (n > 0)
         conn_on_bytes(s->conn, io->buffer, (size_t)n);
@@ -228,8 +363,15 @@ static void on_writable(struct socket *s)
         }
     } else if (s->broken) {
         gone(s, "connection reset by peer");
+    } else if (s->tls != NULL && s->tls->handshaking) {
+        go_on_handshake(s);
     } else {
         s->writing = false;
+        if (s->tls != NULL && s->tls->read_waits) {
+            s->tls->read_waits = false;
+            s->tls->has_more = true;
+            op_read(io, s->conn, s->conn->reading);
+        }
         conn_on_writable(s->conn);
     }
     leave(io);
@@ -401,6 +543,24 @@ static void op_connect(struct io *io, struct conn *c, const struct address *to)
     }
 }
 
+/* As send(2). */
+static ssize_t send_tls(struct tls_stream *t, const char *bytes, size_t n)
+{
+    enum tls_status status = TLS_OK;
+    size_t sent = 0, took = 0;
+
+    while (sent < n && status == TLS_OK) {
+        status = tls_write(t, bytes + sent, n - sent, &took);
+        if (status == TLS_OK)
+            sent += took;
+    }
+    if (status != TLS_OK && status != TLS_WANTS_WRITE) {
+        errno = EPIPE;
+        return -1;
+    }
+    return (ssize_t)sent;
+}
+
 static size_t op_send(struct io *io, struct conn *c, const void *bytes, size_t n)
 {
     struct socket *s = c->socket;
@@ -408,9 +568,10 @@ static size_t op_send(struct io *io, struct conn *c, const void *bytes, size_t n
     (void)io;
     if (s->broken)
         return n;
-    if (s->watch.fd < 0 || s->connecting || s->writing)
+    if (s->watch.fd < 0 || s->connecting || s->writing || (s->tls != NULL && s->tls->handshaking))
         return 0;
-    ssize_t sent = send(s->watch.fd, bytes, n, MSG_NOSIGNAL);
+    ssize_t sent = s->tls != NULL ? send_tls(s->tls->stream, bytes, n)
+                                  : send(s->watch.fd, bytes, n, MSG_NOSIGNAL);
     if (sent < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) {
         /* What the peer said before it went is still to be read: the end is noticed there, or here
          * when nobody reads. */
@@ -428,19 +589,6 @@ static size_t op_send(struct io *io, struct conn *c, const void *bytes, size_t n
     return (size_t)sent;
 }
 
-static void op_read(struct io *io, struct conn *c, bool on)
-{
-    struct socket *s = c->socket;
-
-    (void)io;
-    if (s->watch.fd < 0)
-        return;
-    if (on)
-        watch_also(s, WATCH_READ);
-    else
-        watch_no_more(s, WATCH_READ);
-}
-
 static void op_close(struct io *io, struct conn *c)
 {
     struct socket *s = c->socket;
@@ -449,8 +597,10 @@ static void op_close(struct io *io, struct conn *c)
     (void)io;
     c->socket = NULL;
     s->conn = NULL;
-    watch_no_more(s, WATCH_READ | WATCH_WRITE);
+    watch_nothing(s);
     if (s->watch.fd >= 0 && !s->connecting) {
+        if (s->tls != NULL)
+            tls_stream_end(s->tls->stream);
         /* Unread input would turn our last words into a reset. */
         shutdown(s->watch.fd, SHUT_WR);
         for (int i = 0; i < 16 && recv(s->watch.fd, drain, sizeof(drain), MSG_DONTWAIT) > 0; i++)
@@ -460,13 +610,57 @@ static void op_close(struct io *io, struct conn *c)
         socket_free(s);
 }
 
-static int op_lend(struct io *io, struct conn *c)
+static void op_tls_start(struct io *io, struct conn *c, const struct tls_start *how)
 {
     struct socket *s = c->socket;
 
-    watch_no_more(s, WATCH_READ | WATCH_WRITE);
+    (void)io;
+    s->tls = mem_alloc(sizeof(*s->tls));
+    s->tls->socket = s;
+    s->tls->stream = tls_stream_new(how, s->watch.fd);
+    s->tls->handshaking = true;
+    /* The first step comes from the loop, as all events. */
+    want_again(s, true);
+}
+
+/* For a helper thread, which blocks. */
+static ssize_t lent_recv(void *tls, void *to, size_t size)
+{
+    size_t n;
+
+    switch (tls_read(tls, to, size, &n)) {
+    case TLS_OK:
+        return (ssize_t)n;
+    case TLS_END:
+        return 0;
+    case TLS_WANTS_READ:
+    case TLS_WANTS_WRITE:
+    case TLS_BROKEN:
+        break;
+    }
+    errno = EPIPE;
+    return -1;
+}
+
+static ssize_t lent_send(void *tls, const void *bytes, size_t n)
+{
+    size_t sent;
+
+    if (tls_write(tls, bytes, n, &sent) == TLS_OK)
+        return (ssize_t)sent;
+    errno = EPIPE;
+    return -1;
+}
+
+static struct lent_stream op_lend(struct io *io, struct conn *c)
+{
+    struct socket *s = c->socket;
+
+    watch_nothing(s);
     list_append(&io->lent, &s->lent_node);
-    return s->watch.fd;
+    if (s->tls == NULL)
+        return (struct lent_stream){ .fd = s->watch.fd };
+    return (struct lent_stream){ s->watch.fd, s->tls->stream, lent_recv, lent_send };
 }
 
 static void op_take_back(struct io *io, struct conn *c)
@@ -476,8 +670,9 @@ static void op_take_back(struct io *io, struct conn *c)
     list_remove(&io->lent, &s->lent_node);
     fcntl(s->watch.fd, F_SETFL, fcntl(s->watch.fd, F_GETFL) | O_NONBLOCK);
     s->writing = false;
-    if (c->reading)
-        watch_also(s, WATCH_READ);
+    if (s->tls != NULL)
+        s->tls->has_more = true;
+    op_read(io, c, c->reading);
     if (bytequeue_len(&c->out) > 0)
         watch_also(s, WATCH_WRITE);
 }
@@ -487,7 +682,7 @@ static void op_detach(struct io *io, struct conn *c)
     struct socket *s = c->socket;
 
     (void)io;
-    watch_no_more(s, WATCH_READ | WATCH_WRITE);
+    watch_nothing(s);
     s->io = NULL;
 }
 
@@ -496,9 +691,8 @@ static void op_attach(struct io *io, struct conn *c)
     struct socket *s = c->socket;
 
     s->io = io;
-    if (c->reading)
-        watch_also(s, WATCH_READ);
-    if (s->writing || s->broken)
+    op_read(io, c, c->reading);
+    if (s->writing || s->broken || (s->tls != NULL && s->tls->read_waits))
         watch_also(s, WATCH_WRITE);
 }
 
@@ -607,6 +801,9 @@ const struct io_ops *io_ops_real(void)
         .listen_pause = op_listen_pause,
         .configured = op_configured,
         .notify = op_notify,
+        .tls_load = tls_load,
+        .tls_unref = tls_context_unref,
+        .tls_start = op_tls_start,
         .wake = op_wake,
         .detach = op_detach,
         .attach = op_attach,
@@ -782,6 +979,7 @@ struct io *io_new(struct err *e)
     poller_want(io->poller, &io->jobs_watch, WATCH_READ);
     poller_want(io->poller, &io->wake_watch, WATCH_READ);
     list_init(&io->lent);
+    list_init(&io->again);
     return io;
 }
 

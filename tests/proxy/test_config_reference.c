@@ -50,6 +50,10 @@ static const char *unit(const char *kind)
         return "text";
     if (strcmp(kind, "SSLMODE") == 0)
         return "disable, allow, prefer, require, verify-ca, verify-full";
+    if (strcmp(kind, "TLS_NEGOTIATION") == 0)
+        return "postgres, direct";
+    if (strcmp(kind, "CHANNEL_BINDING") == 0)
+        return "disable, prefer, require";
     if (strcmp(kind, "TLS_PROTOCOLS") == 0)
         return "list of tlsv1.0 to tlsv1.3, or secure, all, legacy";
     if (strcmp(kind, "SYSLOG_FACILITY") == 0)
@@ -153,8 +157,7 @@ static void put_reference(struct text *t)
         "\n"
         "## Not supported yet\n"
         "\n"
-        "These are errors at start, never ignored: `auth_type` cert, hba, ldap, pam; any "
-        "`client_tls_sslmode` but disable; `server_tls_sslmode` require, verify-ca, verify-full.\n"
+        "These are errors at start, never ignored: `auth_type` cert, hba, ldap, pam.\n"
         "\n"
         "These are read and checked and have no effect yet; the log says so at start:");
     for (size_t i = 0; i < sizeof(without_effect) / sizeof(without_effect[0]); i++)

@@ -351,7 +351,7 @@ static struct world *world_new(char status)
     w->job = (struct lend_job){
         .dvm = &w->dvm,
         .target = &w->target,
-        .fd = fds[0],
+        .stream = { .fd = fds[0] },
         .server_version = 150020,
         .in_block = status == 'T',
         .standard_conforming_strings = true,
@@ -368,14 +368,14 @@ static void start(struct world *w)
 
 static void stop(struct world *w)
 {
-    assert_true(fcntl(w->job.fd, F_GETFL) & O_NONBLOCK);
-    shutdown(w->job.fd, SHUT_RDWR);
+    assert_true(fcntl(w->job.stream.fd, F_GETFL) & O_NONBLOCK);
+    shutdown(w->job.stream.fd, SHUT_RDWR);
     pthread_join(w->fake.thread, NULL);
 }
 
 static void world_free(struct world *w)
 {
-    close(w->job.fd);
+    close(w->job.stream.fd);
     close(w->fake.fd);
     bytequeue_free(&w->fake.in);
     bytequeue_free(&w->fake.out);

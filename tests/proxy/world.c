@@ -114,6 +114,43 @@ static void op_notify(struct io *io, const char *text)
     text_put_char(&of_io(io)->notified, '\n');
 }
 
+/* Nothing is encrypted here: a context is an address. */
+struct tls_context {
+    char is_one;
+};
+
+static bool op_tls_load(const struct config *c, struct tls_context **clients,
+                        struct tls_context **servers, struct err *e)
+{
+    static struct tls_context of_clients, of_servers;
+
+    if (strcmp(c->client_tls_cert_file, "/no/such") == 0)
+        return err_set(e, ERR_CONFIG, "F0000", "TLS setup failed: no such file");
+    *clients = c->client_tls_sslmode != SSLMODE_DISABLE ? &of_clients : NULL;
+    *servers = c->server_tls_sslmode != SSLMODE_DISABLE ? &of_servers : NULL;
+    return true;
+}
+
+static void op_tls_unref(struct tls_context *t)
+{
+    (void)t;
+}
+
+static void op_tls_start(struct io *io, struct conn *c, const struct tls_start *how)
+{
+    struct peer *p = c->socket;
+
+    (void)io;
+    assert_false(p->securing);
+    assert_non_null(how->context);
+    p->securing = true;
+    p->tls = *how;
+    p->tls.host = NULL;
+    p->tls.first = (struct str){ "", 0 };
+    snprintf(p->tls_host, sizeof(p->tls_host), "%s", how->host != NULL ? how->host : "");
+    bytequeue_put(&p->tls_first, how->first.ptr, how->first.len);
+}
+
 static const struct io_ops ops = {
     .connect = op_connect,
     .send = op_send,
@@ -127,6 +164,9 @@ static const struct io_ops ops = {
     .configured = op_configured,
     .notify = op_notify,
     .wake = op_wake,
+    .tls_load = op_tls_load,
+    .tls_unref = op_tls_unref,
+    .tls_start = op_tls_start,
 };
 
 struct world *world_new(const char *ini, const char *users)
@@ -138,7 +178,7 @@ struct world *world_new(const char *ini, const char *users)
     int fd = mkstemp(path);
 
     assert_true(fd >= 0);
-    dprintf(fd, "%s[pgbouncer]\nlisten_addr = 127.0.0.1\n%s\n",
+    dprintf(fd, "%s[pgbouncer]\nlisten_addr = 127.0.0.1\nserver_tls_sslmode = disable\n%s\n",
             strstr(ini, "[databases]") != NULL ? "" : "[databases]\ndb = host=10.0.0.1 port=5432\n",
             ini);
     close(fd);
@@ -156,6 +196,7 @@ struct world *world_new(const char *ini, const char *users)
     struct io *io = (struct io *)(void *)w;
     w->proxy = proxy_new(config, list, NULL, NULL, &ops, &io, 1, w->now_us, 1700000000000000);
     w->worker = w->proxy->workers[0];
+    assert_true(proxy_load_tls(w->proxy, &e));
     return w;
 }
 
@@ -180,6 +221,7 @@ void world_free(struct world *w)
         struct peer *p = w->peers;
         w->peers = p->next;
         bytequeue_free(&p->got);
+        bytequeue_free(&p->tls_first);
         free(p);
     }
     text_free(&w->notified);
@@ -231,6 +273,30 @@ void peer_connected(struct peer *p)
     struct world *w = of_io(p->conn->worker->io);
 
     conn_on_connected(p->conn);
+    world_settle(w);
+}
+
+void peer_secured(struct peer *p, const char *name)
+{
+    struct world *w = of_io(p->conn->worker->io);
+    struct tls_info *info = mem_alloc(sizeof(*info));
+
+    assert_true(p->securing);
+    p->securing = false;
+    info->version = "TLSv1.3";
+    info->cipher = "TLS_TEST";
+    info->peer_name = name != NULL ? mem_strdup(name) : NULL;
+    memset(info->end_point, 7, 32);
+    info->end_point_len = 32;
+    conn_on_secured(p->conn, info);
+    world_settle(w);
+}
+
+void peer_fail(struct peer *p, const char *reason)
+{
+    struct world *w = of_io(p->conn->worker->io);
+
+    conn_on_gone(p->conn, reason);
     world_settle(w);
 }
 

@@ -21,6 +21,10 @@ struct peer {
     bool reading;         /* the core wants its bytes */
     bool taken;           /* by world_next_connect */
     struct address to;    /* a server: where the core connected to; the host is the conn's */
+    bool securing;        /* the core wants a handshake: `tls` says how */
+    struct tls_start tls; /* `host` and `first` are gone */
+    char tls_host[64];
+    struct bytequeue tls_first;
 };
 
 struct world {
@@ -51,6 +55,10 @@ struct peer *world_accept(struct world *w);
 struct peer *world_next_connect(struct world *w);
 void peer_connected(struct peer *p);
 
+/* The handshake that the core wants succeeds. name: of the peer's certificate, or NULL. */
+void peer_secured(struct peer *p, const char *name);
+/* It fails. */
+void peer_fail(struct peer *p, const char *reason);
 void peer_send(struct peer *p, const void *bytes, size_t n);
 void peer_send_queue(struct peer *p, struct bytequeue *q); /* and empties it */
 void peer_hang_up(struct peer *p);
