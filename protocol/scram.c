@@ -273,11 +273,17 @@ bool scram_secret_mock(struct str user, const uint8_t mock_key[32], int iteratio
     return ok;
 }
 
+bool scram_password_keys(const struct scram_secret *s, struct str password, struct scram_keys *keys)
+{
+    return derive_keys(password, s->salt, s->salt_len, s->iterations, keys) &&
+           CRYPTO_memcmp(keys->server_key, s->server_key, SCRAM_KEY_LEN) == 0;
+}
+
 bool scram_password_matches(const struct scram_secret *s, struct str password)
 {
     struct scram_keys keys;
-    bool ok = derive_keys(password, s->salt, s->salt_len, s->iterations, &keys) &&
-              CRYPTO_memcmp(keys.server_key, s->server_key, SCRAM_KEY_LEN) == 0;
+    bool ok = scram_password_keys(s, password, &keys);
+
     OPENSSL_cleanse(&keys, sizeof(keys));
     return ok;
 }
@@ -523,28 +529,55 @@ static enum scram_step client_start(struct scram_client *c, struct text *out)
     return SCRAM_CONTINUE;
 }
 
+/* server-first-message: r=nonces,s=salt,i=iterations */
+static bool read_challenge(const struct scram_client *c, struct str in, struct str *nonce,
+                           struct scram_challenge *challenge)
+{
+    struct str salt, iterations;
+
+    return take_attribute(&in, 'r', nonce) && take_attribute(&in, 's', &salt) &&
+           take_attribute(&in, 'i', &iterations) && in.len == 0 && is_nonce(*nonce) &&
+           nonce->len > c->nonce.len && str_starts_with(*nonce, text_str(&c->nonce)) &&
+           decode_base64(salt, challenge->salt, sizeof(challenge->salt), &challenge->salt_len) &&
+           parse_iterations(iterations, SCRAM_ITERATIONS_MAX, &challenge->iterations);
+}
+
+bool scram_client_challenge(const struct scram_client *c, struct str in,
+                            struct scram_challenge *challenge)
+{
+    struct str nonce;
+
+    return c->state == WANTS_FIRST && read_challenge(c, in, &nonce, challenge);
+}
+
+bool scram_challenge_keys(const struct scram_challenge *challenge, struct str password,
+                          struct scram_keys *keys)
+{
+    return derive_keys(password, challenge->salt, challenge->salt_len, challenge->iterations, keys);
+}
+
+void scram_client_set_keys(struct scram_client *c, const struct scram_keys *keys)
+{
+    c->keys = *keys;
+    c->has_keys = true;
+}
+
 static enum scram_step client_answer(struct scram_client *c, struct str in, struct text *out)
 {
-    struct str first = in, nonce, salt_text, iterations_text;
-    uint8_t salt[SCRAM_SALT_MAX];
-    size_t salt_len;
-    int iterations;
-    if (!take_attribute(&in, 'r', &nonce) || !take_attribute(&in, 's', &salt_text) ||
-        !take_attribute(&in, 'i', &iterations_text) || in.len > 0 || !is_nonce(nonce))
-        return SCRAM_MALFORMED;
-    if (nonce.len <= c->nonce.len || !str_starts_with(nonce, text_str(&c->nonce)) ||
-        !decode_base64(salt_text, salt, sizeof(salt), &salt_len) ||
-        !parse_iterations(iterations_text, SCRAM_ITERATIONS_MAX, &iterations))
+    struct scram_challenge challenge;
+    struct str nonce;
+
+    if (!read_challenge(c, in, &nonce, &challenge))
         return SCRAM_MALFORMED;
 
     text_put(out, "c=biws,r=");
     text_put_str(out, nonce);
-    text_put_str(&c->auth, first);
+    text_put_str(&c->auth, in);
     text_put_char(&c->auth, ',');
     text_put_str(&c->auth, text_str(out));
 
     struct str password = { c->password, c->password_len };
-    if (!c->has_keys && !derive_keys(password, salt, salt_len, iterations, &c->keys))
+    if (!c->has_keys && !scram_challenge_keys(&challenge, password, &c->keys))
         return SCRAM_DENIED;
     c->has_keys = true;
 

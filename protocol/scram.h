@@ -54,6 +54,9 @@ bool scram_secret_mock(struct str user, const uint8_t mock_key[32], int iteratio
                        struct scram_secret *s);
 /* A cleartext password arrived: is it the one? */
 bool scram_password_matches(const struct scram_secret *s, struct str password);
+/* The same, and the keys when it is. */
+bool scram_password_keys(const struct scram_secret *s, struct str password,
+                         struct scram_keys *keys);
 
 enum scram_step {
     SCRAM_CONTINUE,  /* send what came out, feed the answer */
@@ -83,6 +86,19 @@ struct scram_client *scram_client_new_with_keys(const struct scram_keys *keys,
 /* First with an empty `in`: the client-first-message comes out. Then the server-first-message,
  * then the server-final-message: SCRAM_DONE when the server has proved itself. */
 enum scram_step scram_client_step(struct scram_client *c, struct str in, struct text *out);
+/* What a server-first-message asks to be computed: a caller that has the keys, or computes them
+ * elsewhere, gives them to scram_client_set_keys before the message is fed. */
+struct scram_challenge {
+    int iterations;
+    size_t salt_len;
+    uint8_t salt[SCRAM_SALT_MAX];
+};
+/* False: the message is no answer to ours; feeding it will say so too. */
+bool scram_client_challenge(const struct scram_client *c, struct str in,
+                            struct scram_challenge *challenge);
+bool scram_challenge_keys(const struct scram_challenge *challenge, struct str password,
+                          struct scram_keys *keys);
+void scram_client_set_keys(struct scram_client *c, const struct scram_keys *keys);
 void scram_client_free(struct scram_client *c);
 
 #endif
