@@ -30,6 +30,7 @@
 #define CONSOLE_MESSAGE_MAX 65536
 
 static const struct conn_ops client_conn_ops;
+static const struct conn_ops inner_conn_ops;
 
 static struct client *of_conn(struct conn *c)
 {
@@ -175,6 +176,59 @@ static void stay(struct client *c)
     c->move = NULL;
 }
 
+/* ---- inside of the process --------------------------------------------------------------- */
+
+bool client_is_inner(const struct client *c)
+{
+    return c->conn.ops == &inner_conn_ops;
+}
+
+struct inner_client *inner_client_new(struct worker *w, struct pool *pool,
+                                      void (*on_output)(struct inner_client *c, struct str bytes),
+                                      void (*on_closed)(struct inner_client *c), void *owner)
+{
+    struct inner_client *inner = mem_alloc(sizeof(*inner));
+    struct client *c = &inner->client;
+
+    inner->on_output = on_output;
+    inner->on_closed = on_closed;
+    inner->owner = owner;
+    conn_init(&c->conn, w, &inner_conn_ops);
+    conn_set_peer(&c->conn, &(struct address){ .is_unix = true });
+    wire_reader_init(&c->reader, SENT_BY_FRONTEND, TEXT_MAX);
+    map_init(&c->statements);
+    map_init(&c->lend_portals);
+    list_append(&w->clients, &c->worker_node);
+    w->load++;
+    c->connected_at_us = c->quiet_at_us = c->waiting_since_us = w->now_us;
+    c->pool = pool;
+    c->db = pool->db;
+    c->user = pool->user;
+    c->database_name = c->db->name;
+    c->user_name = c->user->name;
+    c->names_shared = true;
+    c->state = CLIENT_LOGIN_WAIT;
+    client_update_timer(c);
+    pool_add_client(pool, c);
+    pool_sync_parameters(pool);
+    list_append(&pool->login_waiting, &c->wait_node);
+    pool_serve(pool);
+    return inner;
+}
+
+void inner_client_say(struct inner_client *c, struct str bytes)
+{
+    bytequeue_put(&c->client.conn.in, bytes.ptr, bytes.len);
+    conn_wake(&c->client.conn);
+}
+
+static void on_inner_output(struct conn *conn, struct str bytes)
+{
+    struct inner_client *inner = (struct inner_client *)(void *)conn;
+
+    inner->on_output(inner, bytes);
+}
+
 /* ---- the end ---------------------------------------------------------------------------- */
 
 /* Takes the client out of everything. */
@@ -184,6 +238,8 @@ static void leave(struct client *c)
     struct worker *w = c->conn.worker;
 
     timer_unset(&w->timers, &c->timer);
+    if (c->login != NULL)
+        login_abandon(c->login);
     if (c->cancel != NULL)
         cancel_abandon(c);
     if (list_node_is_linked(&c->install_node))
@@ -223,7 +279,8 @@ void client_close(struct client *c, const char *reason)
 {
     if (c->state == CLIENT_CLOSED)
         return;
-    if (proxy_of(c)->config->log_disconnections && c->state != CLIENT_CANCELING)
+    if (proxy_of(c)->config->log_disconnections && c->state != CLIENT_CANCELING &&
+        !client_is_inner(c))
         client_log(c, LEVEL_LOG, "closing because: %s (age=%" PRIu64 "s)", reason,
                    (c->conn.worker->now_us - c->connected_at_us) / 1000000);
     leave(c);
@@ -241,7 +298,7 @@ static void fail(struct client *c, const char *sqlstate, const char *message, co
 {
     struct err e = { 0 };
 
-    if (proxy_of(c)->config->log_pooler_errors)
+    if (proxy_of(c)->config->log_pooler_errors && !client_is_inner(c))
         client_log(c, LEVEL_WARNING, "pooler error: %s", message);
     err_set(&e, ERR_REFUSAL, sqlstate, "%s", message);
     if (detail != NULL) {
@@ -368,6 +425,10 @@ static void client_free(struct conn *conn)
     admin_session_free(c->admin);
     forget_install_error(c);
     client_forget_names(c);
+    if (client_is_inner(c)) {
+        struct inner_client *inner = (struct inner_client *)(void *)c;
+        inner->on_closed(inner);
+    }
     free(c);
 }
 
@@ -545,6 +606,9 @@ static void console_start(struct client *c)
     bool own_uid = proxy_is_own_uid(&c->conn.peer) && strcmp(c->user_name, ADMIN_DATABASE) == 0;
     enum admin_rights rights = admin_rights_of(p->config, str_from(c->user_name), own_uid);
 
+    /* Nobody knows who it is: everybody may look. */
+    if (rights == ADMIN_RIGHTS_NONE && p->config->auth_type == AUTH_TYPE_ANY)
+        rights = ADMIN_RIGHTS_STATS;
     if (rights == ADMIN_RIGHTS_NONE) {
         client_fail(c, "08P01", "not allowed");
         return;
@@ -604,6 +668,15 @@ static bool fails_fast(struct client *c)
     return fails;
 }
 
+void client_set_user_name(struct client *c, struct str name)
+{
+    char *copy = mem_alloc(name.len + 1);
+
+    memcpy(copy, name.ptr, name.len);
+    free((char *)c->user_name);
+    c->user_name = copy;
+}
+
 void client_on_authenticated(struct client *c)
 {
     struct proxy *p = proxy_of(c);
@@ -641,6 +714,7 @@ void client_on_authenticated(struct client *c)
     c->pool = pool_get(c->conn.worker, c->db, pool_user, forced != NULL);
     pool_add_client(c->pool, c);
     pool_sync_parameters(c->pool);
+    login_equip_pool(c, c->pool);
     if (fails_fast(c))
         return;
     if (c->replication != REPLICATION_NONE) {
@@ -715,6 +789,12 @@ void client_on_parameters(struct client *c)
     pool_leave_queue(c->pool, c);
     take_startup_settings(c);
     params_fill_unset(&c->params, &c->pool->parameters);
+    if (client_is_inner(c)) {
+        c->state = CLIENT_IDLE;
+        client_update_timer(c);
+        conn_wake(&c->conn);
+        return;
+    }
     auth_encode_ok(out);
     bytequeue_put(out, c->pool->welcome.ptr, c->pool->welcome.len);
     for (int i = 0; i < p->params_names.count; i++)
@@ -1609,6 +1689,14 @@ static const struct conn_ops client_conn_ops = {
     .on_gone = on_gone,
     .on_room = on_room,
     .free = client_free,
+};
+
+static const struct conn_ops inner_conn_ops = {
+    .on_bytes = on_bytes,
+    .on_gone = on_gone,
+    .on_room = on_room,
+    .free = client_free,
+    .on_output = on_inner_output,
 };
 
 /* ---- from the pool and the server ------------------------------------------------------- */

@@ -120,6 +120,23 @@ struct client *client_new(struct worker *w, const struct address *peer);
  * there. */
 void client_move(struct client *c, struct worker *to);
 
+/* A client inside of the process: what we ask a pool for ourselves (proxy/auth_query.h) waits, is
+ * served and timed out like any other, with no socket, no login, no id and no parameters of its
+ * own. It is closed by client_close. */
+struct inner_client {
+    struct client client; /* first */
+    void (*on_output)(struct inner_client *c, struct str bytes);
+    void (*on_closed)(struct inner_client *c); /* closed; it is freed on return */
+    void *owner;
+};
+
+struct inner_client *inner_client_new(struct worker *w, struct pool *pool,
+                                      void (*on_output)(struct inner_client *c, struct str bytes),
+                                      void (*on_closed)(struct inner_client *c), void *owner);
+/* Messages, as a frontend sends them. */
+void inner_client_say(struct inner_client *c, struct str bytes);
+bool client_is_inner(const struct client *c);
+
 /* Ends it without a word to it; reason is logged. */
 void client_close(struct client *c, const char *reason);
 /* Ends it with a FATAL error whose message is the reason too. */
@@ -170,6 +187,8 @@ void client_update_timer(struct client *c);
 
 /* A startup packet names others. */
 void client_forget_names(struct client *c);
+/* Before it is: the user goes by another name. */
+void client_set_user_name(struct client *c, struct str name);
 /* Login is over (proxy/login.h): the client is known to be `user`. */
 void client_on_authenticated(struct client *c);
 

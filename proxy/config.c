@@ -933,22 +933,13 @@ static bool check_tls(const struct config *c, struct err *e)
  * that is less safe than what was asked for. */
 static bool check_whole(const struct config *c, struct err *e)
 {
-    switch (c->auth_type) {
-    case AUTH_TYPE_CERT:
-    case AUTH_TYPE_HBA:
-    case AUTH_TYPE_LDAP:
-    case AUTH_TYPE_PAM:
-        return err_set(e, ERR_CONFIG, "0A000", "auth_type = %s is not supported by this version",
-                       auth_type_name(c->auth_type));
-    case AUTH_TYPE_ANY:
-    case AUTH_TYPE_TRUST:
-    case AUTH_TYPE_PLAIN:
-    case AUTH_TYPE_MD5:
-    case AUTH_TYPE_SCRAM_SHA_256:
-        break;
-    }
     if (!check_tls(c, e))
         return false;
+    if (c->auth_type == AUTH_TYPE_CERT &&
+        (c->client_tls_sslmode < SSLMODE_VERIFY_CA || c->client_tls_ca_file[0] == '\0'))
+        return err_set(e, ERR_CONFIG, "F0000",
+                       "auth_type=cert requires client_tls_sslmode=verify-full and "
+                       "client_tls_ca_file");
     if (strcmp(c->auth_dbname, "pgbouncer") == 0)
         return err_set(e, ERR_CONFIG, "F0000",
                        "cannot use the reserved \"pgbouncer\" database as an auth_dbname");

@@ -134,12 +134,6 @@
 /* Read, checked and kept, so that a pgbouncer.ini works; nothing asks for them yet. What would make a
  * connection less safe than asked for is not among them: config_load refuses it. */
 #define CONFIG_KEYS_WITHOUT_EFFECT(X)                                                               \
-    X(auth_dbname)                                                                                  \
-    X(auth_hba_file)                                                                                \
-    X(auth_ident_file)                                                                              \
-    X(auth_ldap_options)                                                                            \
-    X(auth_query)                                                                                   \
-    X(auth_user)                                                                                    \
     X(dns_max_ttl)                                                                                  \
     X(dns_nxdomain_ttl)                                                                             \
     X(dns_zone_check_period)                                                                        \

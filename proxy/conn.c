@@ -106,6 +106,8 @@ void conn_close(struct conn *c)
     if (c->closed)
         return;
     struct str left = bytequeue_str(&c->out);
+    if (c->ops->on_output != NULL && left.len > 0)
+        c->ops->on_output(c, left);
     if (c->socket != NULL) {
         if (left.len > 0)
             c->worker->ops->send(c->worker->io, c, left.ptr, left.len);
@@ -195,9 +197,13 @@ static void send_queued(struct conn *c)
 {
     struct str left = bytequeue_str(&c->out);
 
-    if (c->socket == NULL || left.len == 0)
+    if ((c->socket == NULL && c->ops->on_output == NULL) || left.len == 0)
         return;
-    size_t n = c->worker->ops->send(c->worker->io, c, left.ptr, left.len);
+    size_t n = left.len;
+    if (c->ops->on_output != NULL)
+        c->ops->on_output(c, left);
+    else
+        n = c->worker->ops->send(c->worker->io, c, left.ptr, left.len);
     bytequeue_consume(&c->out, n);
     bytequeue_trim(&c->out);
     if (c->was_full && bytequeue_len(&c->out) < CONN_OUT_LOW) {

@@ -30,6 +30,7 @@ struct config;
 struct worker;
 struct conn;
 struct io;
+struct outside_question;
 
 #define CONN_READ_SIZE 32768 /* bytes taken from a socket at a time */
 #define CONN_OUT_HIGH 65536  /* the sender is paused above this */
@@ -54,6 +55,8 @@ struct conn_ops {
     void (*on_gone)(struct conn *c, const char *reason);
     void (*on_room)(struct conn *c);
     void (*free)(struct conn *c); /* after conn_close, from worker_settle */
+    /* A conn inside of the process, with no socket: takes all that is sent. */
+    void (*on_output)(struct conn *c, struct str bytes);
 };
 
 struct conn {
@@ -123,6 +126,8 @@ struct io_ops {
     void (*shutdown)(struct io *io, struct conn *c);
     void (*random)(struct io *io, void *bytes, size_t n);
     void (*job_start)(struct io *io, struct job *j);
+    /* On a helper thread: blocks until it is answered. */
+    void (*ask)(struct io *io, struct outside_question *q);
     void (*job_notify)(struct io *io, struct job *j); /* thread-safe */
     void (*stop)(struct io *io);                      /* leave the loop: the process ends */
     /* From any thread: worker_run_letters of this io's worker is wanted. */

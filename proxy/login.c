@@ -17,16 +17,6 @@ static struct proxy *proxy_of(const struct client *c)
     return c->conn.worker->proxy;
 }
 
-void login_free(struct login *l)
-{
-    if (l == NULL)
-        return;
-    scram_server_free(l->scram);
-    free(l->secret);
-    free(l->startup_params);
-    free(l);
-}
-
 /* ---- startup parameters ----------------------------------------------------------------- */
 
 static bool set_parameter(struct client *c, struct str name, struct str value, bool in_options)
@@ -198,8 +188,9 @@ static bool take_parameters(struct client *c, struct str params)
     }
     if (database.len == 0)
         database = user;
-    if (user.len > USER_NAME_MAX || database.len > DATABASE_NAME_MAX) {
-        client_fail(c, "08P01", "name of the user or the database is too long");
+    if (user.len > LOGIN_USER_NAME_MAX || database.len > LOGIN_DATABASE_NAME_MAX) {
+        client_fail(c, "08P01",
+                    user.len > LOGIN_USER_NAME_MAX ? "username too long" : "dbname too long");
         return false;
     }
     client_forget_names(c);
@@ -319,6 +310,10 @@ size_t login_on_bytes(struct client *c, struct str bytes)
         struct str rest = { bytes.ptr + used, bytes.len - used };
         enum wire_result result;
 
+        if (c->state == CLIENT_AUTH && login_is_waiting(c->login)) {
+            c->conn.held = true;
+            return used;
+        }
         if (c->state == CLIENT_AUTH) {
             struct wire_header h;
             struct wire_frame f;

@@ -1,10 +1,20 @@
-#include "proxy/login.h"
+#include "proxy/login_internal.h"
 
 #include <stdlib.h>
 
+#include <openssl/crypto.h>
+
 #include "base/arena.h"
 #include "protocol/auth.h"
-#include "proxy/login_internal.h"
+#include "proxy/credentials.h"
+#include "proxy/ident.h"
+#include "proxy/login.h"
+#include "proxy/login_jobs.h"
+#include "proxy/outside.h"
+#include "proxy/verifiers.h"
+
+/* PgBouncer's: the file in /etc/pam.d that is there already. */
+#define PAM_SERVICE "pgbouncer"
 
 static struct proxy *proxy_of(const struct client *c)
 {
@@ -16,165 +26,658 @@ static void random_bytes(struct client *c, void *to, size_t n)
     c->conn.worker->ops->random(c->conn.worker->io, to, n);
 }
 
-/* ---- how to prove it -------------------------------------------------------------------- */
+static bool is_console(const struct client *c)
+{
+    return strcmp(c->database_name, ADMIN_DATABASE) == 0;
+}
 
-static void begin_scram(struct client *c, const struct userlist_entry *e)
+static void forget(char *secret)
+{
+    if (secret != NULL)
+        OPENSSL_cleanse(secret, strlen(secret));
+    free(secret);
+}
+
+void login_abandon(struct login *l)
+{
+    auth_query_abandon(&l->lookup);
+    login_job_abandon(l->job);
+}
+
+void login_free(struct login *l)
+{
+    if (l == NULL)
+        return;
+    login_abandon(l);
+    scram_server_free(l->scram);
+    forget(l->secret);
+    forget(l->password);
+    hba_unref(l->hba);
+    free(l->startup_params);
+    OPENSSL_cleanse(&l->keys, sizeof(l->keys));
+    free(l);
+}
+
+static void refuse(struct client *c)
+{
+    struct login *l = c->login;
+
+    if (proxy_of(c)->config->log_connections)
+        client_log(c, LEVEL_LOG, "login failed: db=%s user=%s", c->database_name, c->user_name);
+    client_fail(c, "08P01", "%s",
+                l->proof == PROOF_SCRAM ? "SASL authentication failed"
+                                        : "password authentication failed");
+}
+
+/* ---- asking for the proof --------------------------------------------------------------- */
+
+static int scram_iterations(const struct proxy *p)
+{
+    int n = p->config->scram_iterations;
+
+    return n > 0 && n <= SCRAM_ITERATIONS_MAX ? n : SCRAM_ITERATIONS_DEFAULT;
+}
+
+/* The exchange with who can't win it looks like any other: salt and iterations are those of a
+ * secret that we would have made. */
+static void ask_scram(struct client *c, bool usable)
+{
+    static const char *const mechanisms[] = { SCRAM_MECHANISM, NULL };
+    struct proxy *p = proxy_of(c);
+    struct login *l = c->login;
+
+    l->known = usable;
+    if (!usable)
+        scram_secret_mock(str_from(c->user_name), p->mock_key, scram_iterations(p),
+                          &l->scram_secret);
+    auth_encode_sasl(&c->conn.out, mechanisms);
+    conn_flush(&c->conn);
+    conn_wake(&c->conn);
+}
+
+/* Makes a verifier from a plain secret. */
+struct derive_job {
+    struct login_job base; /* first */
+    struct verifiers *verifiers;
+    struct str user;
+    struct str secret;
+    struct str salt;
+    int iterations;
+    bool ok;
+    struct scram_secret verifier;
+};
+
+static struct derive_job *of_derive(struct login_job *j)
+{
+    return (struct derive_job *)(void *)j;
+}
+
+static bool derive_is_done(struct login_job *j)
+{
+    struct derive_job *d = of_derive(j);
+
+    d->ok = verifiers_find(d->verifiers, d->user, d->secret, d->iterations, &d->verifier);
+    return d->ok;
+}
+
+static void derive_run(struct login_job *j)
+{
+    struct derive_job *d = of_derive(j);
+
+    d->ok = scram_secret_from_password(d->secret, d->salt, d->iterations, &d->verifier);
+    if (d->ok)
+        verifiers_put(d->verifiers, d->user, d->secret, d->iterations, &d->verifier);
+}
+
+static void derive_done(struct login_job *j, void *owner)
+{
+    struct client *c = owner;
+
+    c->login->scram_secret = of_derive(j)->verifier;
+    ask_scram(c, of_derive(j)->ok);
+}
+
+static void begin_scram(struct client *c)
 {
     struct proxy *p = proxy_of(c);
     struct login *l = c->login;
     struct str user = str_from(c->user_name);
-    bool usable = false;
+    struct str secret = l->known ? str_from(l->secret) : STR("");
+    int iterations = scram_iterations(p);
+    struct scram_secret salted;
 
-    if (e != NULL && e->kind == SECRET_SCRAM) {
-        usable = scram_secret_parse(str_from(e->secret), &l->scram_secret);
-    } else if (e != NULL && e->kind == SECRET_PLAIN) {
-        struct user *u = proxy_user(p, user);
-        if (u->derived_from != NULL && strcmp(u->derived_from, e->secret) == 0) {
-            usable = scram_secret_parse(str_from(u->derived_verifier), &l->scram_secret);
-        } else {
-            uint8_t salt[SCRAM_SALT_DEFAULT_LEN];
-            struct text t;
-            random_bytes(c, salt, sizeof(salt));
-            usable = scram_secret_from_password(
-                str_from(e->secret), (struct str){ (char *)salt, sizeof(salt) },
-                p->config->scram_iterations > 0 ? p->config->scram_iterations
-                                                : SCRAM_ITERATIONS_DEFAULT,
-                &l->scram_secret);
-            if (usable) {
-                text_init(&t);
-                scram_secret_print(&l->scram_secret, &t);
-                free(u->derived_from);
-                free(u->derived_verifier);
-                u->derived_from = mem_strdup(e->secret);
-                u->derived_verifier = t.ptr;
-            }
-        }
+    l->proof = PROOF_SCRAM;
+    switch (secret_kind_of(secret)) {
+    case SECRET_NONE:
+    case SECRET_MD5:
+        ask_scram(c, false);
+        return;
+    case SECRET_SCRAM:
+        ask_scram(c, scram_secret_parse(secret, &l->scram_secret));
+        return;
+    case SECRET_PLAIN:
+        break;
     }
-    if (!usable)
-        scram_secret_mock(user, p->mock_key, SCRAM_ITERATIONS_DEFAULT, &l->scram_secret);
-    l->known = usable;
-    l->method = LOGIN_SCRAM;
-    static const char *const mechanisms[] = { SCRAM_MECHANISM, NULL };
-    auth_encode_sasl(&c->conn.out, mechanisms);
+    if (verifiers_find(p->verifiers, user, secret, iterations, &l->scram_secret)) {
+        ask_scram(c, true);
+        return;
+    }
+    /* The salt that an unknown user of this name would see. */
+    scram_secret_mock(user, p->mock_key, iterations, &salted);
+    struct derive_job *d =
+        login_job_new(c->conn.worker, sizeof(*d), LOGIN_LANE_COMPUTE, c, &l->job);
+    struct arena *a = &d->base.arena;
+    d->verifiers = p->verifiers;
+    d->user = arena_str(a, user);
+    d->secret = arena_str(a, secret);
+    d->salt = arena_str(a, (struct str){ (char *)salted.salt, salted.salt_len });
+    d->iterations = iterations;
+    d->base.is_done = derive_is_done;
+    d->base.run = derive_run;
+    d->base.done = derive_done;
+    login_job_start(&d->base);
+}
+
+static void begin_md5(struct client *c)
+{
+    struct login *l = c->login;
+
+    l->proof = PROOF_MD5;
+    random_bytes(c, l->salt, sizeof(l->salt));
+    auth_encode_md5(&c->conn.out, l->salt);
+    conn_flush(&c->conn);
+}
+
+static void begin_cleartext(struct client *c)
+{
+    c->login->proof = PROOF_PASSWORD;
+    auth_encode_cleartext(&c->conn.out);
+    conn_flush(&c->conn);
+}
+
+/* ---- a question to somebody outside ------------------------------------------------------- */
+
+struct ask_job {
+    struct login_job base; /* first */
+    const struct io_ops *ops;
+    struct io *io;
+    struct outside_question question;
+};
+
+static void ask_run(struct login_job *j)
+{
+    struct ask_job *a = (struct ask_job *)(void *)j;
+
+    a->ops->ask(a->io, &a->question);
+}
+
+static void ask_done(struct login_job *j, void *owner);
+
+static const char *copy(struct arena *a, const char *text)
+{
+    return text != NULL ? arena_strdup(a, text) : NULL;
+}
+
+/* All that it takes is copied: the question may outlive its client. */
+static void ask(struct client *c, const struct outside_question *q)
+{
+    struct worker *w = c->conn.worker;
+    struct ask_job *j = login_job_new(w, sizeof(*j), LOGIN_LANE_ASK, c, &c->login->job);
+    struct arena *a = &j->base.arena;
+    struct ldap_options *ldap = &j->question.ldap;
+
+    j->ops = w->ops;
+    j->io = w->io;
+    j->question = *q;
+    j->question.user = copy(a, q->user);
+    j->question.password = copy(a, q->password);
+    j->question.address = copy(a, q->address);
+    j->question.service = copy(a, q->service);
+    const char **texts[] = { &ldap->scheme,        &ldap->server,           &ldap->prefix,
+                             &ldap->suffix,        &ldap->base_dn,          &ldap->bind_dn,
+                             &ldap->bind_password, &ldap->search_attribute, &ldap->search_filter };
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
+        *texts[i] = copy(a, *texts[i]);
+    j->base.run = ask_run;
+    j->base.done = ask_done;
+    login_job_start(&j->base);
+}
+
+static void on_system_user(struct client *c, const struct outside_question *q)
+{
+    struct login *l = c->login;
+    const char *map = l->rule != NULL ? l->rule->map : NULL;
+
+    if (!q->yes)
+        client_log(c, LEVEL_WARNING, "%s", q->why);
+    else if (ident_allows(proxy_of(c)->ident, map, q->name, c->user_name)) {
+        client_on_authenticated(c);
+        return;
+    }
+    client_fail(c, "08P01", "unix socket login rejected");
+}
+
+static void on_password_checked(struct client *c, const struct outside_question *q)
+{
+    struct login *l = c->login;
+
+    if (!q->yes) {
+        client_log(c, LEVEL_WARNING, "%s authentication failed: %s", hba_method_name(l->method),
+                   q->why);
+        refuse(c);
+        return;
+    }
+    l->password = mem_strdup(q->password);
+    client_on_authenticated(c);
+}
+
+static void ask_done(struct login_job *j, void *owner)
+{
+    struct ask_job *a = (struct ask_job *)(void *)j;
+
+    if (a->question.kind == OUTSIDE_USER_NAME)
+        on_system_user(owner, &a->question);
+    else
+        on_password_checked(owner, &a->question);
+    if (a->question.password != NULL)
+        OPENSSL_cleanse((char *)a->question.password, strlen(a->question.password));
+}
+
+static void begin_peer(struct client *c)
+{
+    struct outside_question q = { .kind = OUTSIDE_USER_NAME, .uid = c->conn.peer.unix_uid };
+
+    if (!c->login->exists || !c->conn.peer.is_unix)
+        client_fail(c, "08P01", "unix socket login rejected");
+    else
+        ask(c, &q);
+}
+
+/* The certificate was checked in the handshake (client_tls_sslmode = verify-ca or verify-full). */
+static void begin_cert(struct client *c)
+{
+    struct login *l = c->login;
+    const char *map = l->rule != NULL ? l->rule->map : NULL;
+    const char *name = conn_certificate_name(&c->conn);
+
+    if (conn_tls(&c->conn) == NULL)
+        client_fail(c, "08P01", "TLS connection required");
+    else if (name == NULL)
+        client_fail(c, "08P01", "TLS client certificate required");
+    else if (!l->exists || !ident_allows(proxy_of(c)->ident, map, name, c->user_name))
+        client_fail(c, "08P01", "TLS certificate name mismatch");
+    else
+        client_on_authenticated(c);
+}
+
+/* The user is looked up. */
+static void begin_method(struct client *c)
+{
+    struct login *l = c->login;
+
+    switch (l->method) {
+    case HBA_TRUST:
+        if (l->exists)
+            client_on_authenticated(c);
+        else
+            client_fail(c, "08P01", "\"trust\" authentication failed");
+        return;
+    case HBA_PASSWORD:
+    case HBA_LDAP:
+    case HBA_PAM:
+        begin_cleartext(c);
+        return;
+    case HBA_MD5:
+        if (l->known && secret_kind_of(str_from(l->secret)) == SECRET_SCRAM)
+            begin_scram(c);
+        else
+            begin_md5(c);
+        return;
+    case HBA_SCRAM_SHA_256:
+        begin_scram(c);
+        return;
+    case HBA_CERT:
+        begin_cert(c);
+        return;
+    case HBA_PEER:
+        begin_peer(c);
+        return;
+    case HBA_REJECT:
+        client_fail(c, "08P01", "login rejected");
+        return;
+    }
+}
+
+/* ---- who it is -------------------------------------------------------------------------- */
+
+static void set_secret(struct login *l, struct str secret)
+{
+    forget(l->secret);
+    l->secret = mem_alloc(secret.len + 1);
+    if (secret.len > 0)
+        memcpy(l->secret, secret.ptr, secret.len);
+    l->known = secret.len > 0;
+}
+
+static void no_such_user(struct client *c)
+{
+    client_log(c, LEVEL_LOG, "no such user: %s", c->user_name);
+    c->login->exists = c->login->known = false;
+}
+
+void login_on_answer(void *owner, const struct auth_answer *answer)
+{
+    struct client *c = owner;
+    struct login *l = c->login;
+
+    if (!answer->found) {
+        no_such_user(c);
+    } else if (answer->name.len == 0 || answer->name.len > LOGIN_USER_NAME_MAX ||
+               answer->secret.len > LOGIN_SECRET_MAX ||
+               memchr(answer->name.ptr, '\0', answer->name.len) != NULL ||
+               (answer->secret.len > 0 &&
+                memchr(answer->secret.ptr, '\0', answer->secret.len) != NULL)) {
+        client_log(c, LEVEL_ERROR, "auth_query returned a name or a secret that is too long");
+        client_fail(c, "08P01", "bouncer config error");
+        return;
+    } else {
+        /* The query may know the user by another name: that one logs in. */
+        if (!str_equal(answer->name, str_from(c->user_name)))
+            client_set_user_name(c, answer->name);
+        l->exists = l->from_query = true;
+        set_secret(l, answer->has_secret ? answer->secret : STR(""));
+    }
+    begin_method(c);
+}
+
+void login_on_no_answer(void *owner, const struct err *e)
+{
+    client_fail(owner, e->sqlstate, "%s", e->message);
+}
+
+/* False: there is nothing to ask, or the client was refused. */
+static bool begin_lookup(struct client *c, const struct config_database *entry, bool *refused)
+{
+    struct proxy *p = proxy_of(c);
+    const struct config *conf = p->config;
+    const char *auth_user = entry != NULL ? config_auth_user(conf, entry) : conf->auth_user;
+    const char *query = entry != NULL ? config_auth_query(conf, entry) : conf->auth_query;
+    const char *where = entry != NULL ? config_auth_dbname(conf, entry) : conf->auth_dbname;
+
+    *refused = false;
+    if (auth_user[0] == '\0' || (where[0] == '\0' && entry == NULL))
+        return false;
+    if (where[0] == '\0')
+        where = c->database_name;
+    struct database *db = NULL;
+    *refused = true;
+    if (strcmp(where, ADMIN_DATABASE) == 0) {
+        client_log(c, LEVEL_ERROR, "cannot use the reserved \"%s\" database as an auth_dbname",
+                   ADMIN_DATABASE);
+        client_fail(c, "08P01", "bouncer config error");
+    } else if ((db = proxy_database(p, str_from(where))) == NULL) {
+        client_log(c, LEVEL_ERROR, "authentication database \"%s\" is not configured", where);
+        client_fail(c, "08P01", "bouncer config error");
+    } else if (db->disabled) {
+        client_fail(c, "08P01", "authentication database \"%s\" is disabled", where);
+    } else {
+        *refused = false;
+    }
+    if (*refused)
+        return false;
+    c->login->lookup.owner = c;
+    auth_query_start(c->conn.worker, &c->login->lookup, db, auth_user, query, c->user_name);
+    return true;
+}
+
+static enum hba_method method_of(enum auth_type type)
+{
+    switch (type) {
+    case AUTH_TYPE_ANY:
+    case AUTH_TYPE_TRUST:
+        return HBA_TRUST;
+    case AUTH_TYPE_PLAIN:
+        return HBA_PASSWORD;
+    case AUTH_TYPE_MD5:
+        return HBA_MD5;
+    case AUTH_TYPE_SCRAM_SHA_256:
+        return HBA_SCRAM_SHA_256;
+    case AUTH_TYPE_CERT:
+        return HBA_CERT;
+    case AUTH_TYPE_LDAP:
+        return HBA_LDAP;
+    case AUTH_TYPE_PAM:
+        return HBA_PAM;
+    case AUTH_TYPE_HBA:
+        break;
+    }
+    return HBA_REJECT;
+}
+
+/* The method, by auth_type or by the first rule that matches. False: refused. */
+static bool choose_method(struct client *c)
+{
+    struct proxy *p = proxy_of(c);
+    struct login *l = c->login;
+    struct hba_peer peer = {
+        .is_unix = c->conn.peer.is_unix,
+        .is_tls = conn_tls(&c->conn) != NULL,
+        .is_physical_replication = c->replication == REPLICATION_PHYSICAL,
+        .address = c->conn.peer.host,
+        .database = c->database_name,
+        .user = c->user_name,
+    };
+
+    if (p->config->auth_type != AUTH_TYPE_HBA) {
+        l->method = method_of(p->config->auth_type);
+        return true;
+    }
+    hba_unref(l->hba);
+    l->hba = hba_ref(p->hba);
+    l->rule = hba_find(l->hba, &peer);
+    if (l->rule == NULL) {
+        client_fail(c, "08P01", "no authentication method is found");
+        return false;
+    }
+    l->method = l->rule->method;
+    if (l->method == HBA_REJECT) {
+        client_fail(c, "08P01", "login rejected");
+        return false;
+    }
+    return true;
+}
+
+/* The limits are looked at again when the client is in: until then it does not count. */
+static bool check_limits(struct client *c, const struct config_database *entry)
+{
+    struct proxy *p = proxy_of(c);
+    const struct config_user *user = config_find_user(p->config, str_from(c->user_name));
+    const struct database *db = proxy_find_database(p, str_from(c->database_name));
+    int max_db = entry != NULL ? config_max_db_client_connections(p->config, entry) : 0;
+    int max_user = config_max_user_client_connections(p->config, user);
+
+    if (max_db > 0 && db != NULL && db->n_clients >= max_db)
+        client_fail(c, "08P01", "client connections exceeded (max_db_client_connections)");
+    else if (max_user > 0 && entry != NULL &&
+             proxy_count_user_clients(p, str_from(c->user_name)) >= max_user)
+        client_fail(c, "08P01", "client connections exceeded (max_user_client_connections)");
+    return c->state != CLIENT_CLOSED;
 }
 
 void login_begin(struct client *c)
 {
     struct proxy *p = proxy_of(c);
     struct login *l = c->login;
-    bool console = strcmp(c->database_name, ADMIN_DATABASE) == 0;
+    bool is_auto, refused;
+    const struct config_database *entry =
+        is_console(c) ? NULL : config_route(p->config, str_from(c->database_name), &is_auto);
 
-    const struct userlist_entry *e = userlist_find(p->userlist, str_from(c->user_name));
-    if (console && c->conn.peer.is_unix && strcmp(c->user_name, ADMIN_DATABASE) == 0 &&
+    if (is_console(c) && strcmp(c->user_name, ADMIN_DATABASE) == 0 &&
         proxy_is_own_uid(&c->conn.peer)) {
         client_on_authenticated(c);
         return;
     }
-    l->known = e != NULL && e->kind != SECRET_NONE;
-    if (e != NULL)
-        l->secret = mem_strdup(e->secret);
+    if (!check_limits(c, entry))
+        return;
     c->state = CLIENT_AUTH;
-    switch (p->config->auth_type) {
-    case AUTH_TYPE_ANY:
-        client_on_authenticated(c);
-        return;
-    case AUTH_TYPE_TRUST:
-        if (e == NULL)
-            client_fail(c, "28000", "\"trust\" authentication failed");
-        else
-            client_on_authenticated(c);
-        return;
-    case AUTH_TYPE_PLAIN:
-        l->method = LOGIN_CLEARTEXT;
-        auth_encode_cleartext(&c->conn.out);
-        break;
-    case AUTH_TYPE_MD5:
-        if (e != NULL && e->kind == SECRET_SCRAM) {
-            begin_scram(c, e);
+    if (p->config->auth_type == AUTH_TYPE_ANY) {
+        if (entry != NULL && entry->user == NULL) {
+            client_log(c, LEVEL_ERROR, "auth_type=any requires forced user");
+            client_fail(c, "08P01", "bouncer config error");
         } else {
-            l->method = LOGIN_MD5;
-            random_bytes(c, l->salt, sizeof(l->salt));
-            auth_encode_md5(&c->conn.out, l->salt);
+            client_on_authenticated(c);
         }
-        break;
-    case AUTH_TYPE_SCRAM_SHA_256:
-        begin_scram(c, e);
-        break;
-    case AUTH_TYPE_CERT:
-    case AUTH_TYPE_HBA:
-    case AUTH_TYPE_LDAP:
-    case AUTH_TYPE_PAM:
-        /* Refused when the configuration is loaded. */
-        client_fail(c, "08P01", "bouncer config error");
         return;
     }
-    conn_flush(&c->conn);
+    if (!choose_method(c))
+        return;
+    if (l->method == HBA_PAM || l->method == HBA_LDAP) {
+        /* With auth_type, as PgBouncer: two authorities over who exists are one too many. */
+        if (l->rule == NULL && entry != NULL && config_auth_user(p->config, entry)[0] != '\0') {
+            client_log(c, LEVEL_ERROR, "%s can't be used together with database authentication",
+                       l->method == HBA_PAM ? "PAM" : "LDAP");
+            client_fail(c, "08P01", "bouncer config error");
+            return;
+        }
+        begin_method(c);
+        return;
+    }
+    const struct userlist_entry *e = userlist_find(p->userlist, str_from(c->user_name));
+    if (e != NULL) {
+        l->exists = true;
+        set_secret(l, str_from(e->secret));
+    } else if (begin_lookup(c, entry, &refused) || refused) {
+        return;
+    } else {
+        no_such_user(c);
+    }
+    begin_method(c);
 }
 
 /* ---- the proof -------------------------------------------------------------------------- */
 
-static void refuse(struct client *c)
+/* A password in clear against a SCRAM secret: as slow as the secret's maker wanted it. */
+struct check_job {
+    struct login_job base; /* first */
+    struct str password;
+    struct scram_secret secret;
+    bool ok;
+    struct scram_keys keys;
+};
+
+static void check_run(struct login_job *j)
 {
-    client_fail(c, "28P01", "%s",
-                c->login->method == LOGIN_SCRAM ? "SASL authentication failed"
-                                                : "password authentication failed");
+    struct check_job *k = (struct check_job *)(void *)j;
+
+    k->ok = scram_password_keys(&k->secret, k->password, &k->keys);
+    OPENSSL_cleanse((char *)k->password.ptr, k->password.len);
 }
 
-static bool password_matches(struct client *c, struct str password)
+static void check_done(struct login_job *j, void *owner)
+{
+    struct check_job *k = (struct check_job *)(void *)j;
+    struct client *c = owner;
+
+    if (!k->ok) {
+        refuse(c);
+        return;
+    }
+    c->login->has_keys = true;
+    c->login->keys = k->keys;
+    client_on_authenticated(c);
+}
+
+static void check_scram_password(struct client *c, struct str secret, struct str password)
 {
     struct login *l = c->login;
-    struct str secret = l->secret != NULL ? str_from(l->secret) : STR("");
-    struct auth_md5 digest;
-    struct scram_secret scram;
+    struct scram_secret parsed;
 
-    if (!l->known)
-        return false;
-    switch (secret_kind_of(secret)) {
-    case SECRET_NONE:
-        return false;
-    case SECRET_PLAIN:
-        return auth_equal(secret, password);
-    case SECRET_MD5:
-        return auth_md5_secret(str_from(c->user_name), password, &digest) &&
-               auth_equal(secret, str_from(digest.text));
-    case SECRET_SCRAM:
-        return scram_secret_parse(secret, &scram) && scram_password_matches(&scram, password);
+    if (!scram_secret_parse(secret, &parsed) || parsed.iterations > SCRAM_ITERATIONS_MAX) {
+        refuse(c);
+        return;
     }
-    return false;
+    struct check_job *k = login_job_new(c->conn.worker, sizeof(*k), LOGIN_LANE_COMPUTE, c, &l->job);
+    k->secret = parsed;
+    k->password = arena_str(&k->base.arena, password);
+    k->base.run = check_run;
+    k->base.done = check_done;
+    login_job_start(&k->base);
 }
 
-static bool md5_matches(struct client *c, struct str answer)
+static void on_cleartext(struct client *c, struct str password)
+{
+    struct login *l = c->login;
+    struct auth_md5 digest;
+    bool ok = false;
+
+    /* An empty password is none: LDAP would take it for a bind of nobody. */
+    if (password.len == 0) {
+        refuse(c);
+        return;
+    }
+    if (l->method == HBA_PAM || l->method == HBA_LDAP) {
+        struct outside_question q = {
+            .kind = l->method == HBA_PAM ? OUTSIDE_PAM : OUTSIDE_LDAP,
+            .user = c->user_name,
+            .password = password.ptr, /* NUL follows */
+            .address = c->conn.peer.is_unix ? NULL : c->conn.peer.host,
+            .service = l->rule != NULL && l->rule->pam_service != NULL ? l->rule->pam_service
+                                                                       : PAM_SERVICE,
+        };
+        struct err e = { 0 };
+        struct arena a;
+        arena_init(&a);
+        if (l->method == HBA_LDAP && l->rule != NULL)
+            q.ldap = l->rule->ldap;
+        if (l->method == HBA_LDAP && l->rule == NULL &&
+            !ldap_options_parse(&q.ldap, &a, str_from(proxy_of(c)->config->auth_ldap_options),
+                                &e)) {
+            client_log(c, LEVEL_ERROR, "auth_ldap_options: %s", e.message);
+            client_fail(c, "08P01", "bouncer config error");
+            err_clear(&e);
+        } else {
+            ask(c, &q);
+        }
+        arena_free(&a);
+        return;
+    }
+    struct str secret = l->known ? str_from(l->secret) : STR("");
+    switch (secret_kind_of(secret)) {
+    case SECRET_NONE:
+        break;
+    case SECRET_PLAIN:
+        ok = auth_equal(secret, password);
+        break;
+    case SECRET_MD5:
+        ok = auth_md5_secret(str_from(c->user_name), password, &digest) &&
+             auth_equal(secret, str_from(digest.text));
+        break;
+    case SECRET_SCRAM:
+        check_scram_password(c, secret, password);
+        return;
+    }
+    if (ok)
+        client_on_authenticated(c);
+    else
+        refuse(c);
+}
+
+static void on_md5(struct client *c, struct str answer)
 {
     struct login *l = c->login;
     struct auth_md5 digest, expected;
-    struct str secret = l->secret != NULL ? str_from(l->secret) : STR("");
+    struct str secret = l->known ? str_from(l->secret) : STR("");
+    bool ok = l->known;
 
-    if (!l->known)
-        return false;
-    if (!auth_is_md5_secret(secret)) {
-        if (!auth_md5_secret(str_from(c->user_name), secret, &digest))
-            return false;
+    if (ok && !auth_is_md5_secret(secret)) {
+        ok = auth_md5_secret(str_from(c->user_name), secret, &digest);
         secret = str_from(digest.text);
     }
-    return auth_md5_answer(secret, l->salt, &expected) &&
-           auth_equal(str_from(expected.text), answer);
-}
-
-/* The keys log in to a server that has the same secret. */
-static void learn_keys(struct client *c)
-{
-    struct login *l = c->login;
-    struct scram_keys keys;
-    struct user *u = proxy_user(proxy_of(c), str_from(c->user_name));
-
-    if (l->secret == NULL || secret_kind_of(str_from(l->secret)) != SECRET_SCRAM)
-        return;
-    scram_server_keys(l->scram, &keys);
-    memcpy(u->scram_client_key, keys.client_key, SCRAM_KEY_LEN);
-    memcpy(u->scram_server_key, keys.server_key, SCRAM_KEY_LEN);
-    free(u->scram_verifier);
-    u->scram_verifier = mem_strdup(l->secret);
-    u->has_scram_keys = true;
+    if (ok && auth_md5_answer(secret, l->salt, &expected) &&
+        auth_equal(str_from(expected.text), answer))
+        client_on_authenticated(c);
+    else
+        refuse(c);
 }
 
 static void on_scram(struct client *c, struct str body)
@@ -208,7 +711,7 @@ static void on_scram(struct client *c, struct str body)
         }
         auth_encode_sasl_final(&c->conn.out, text_str(&out));
         conn_flush(&c->conn);
-        learn_keys(c);
+        l->has_keys = scram_server_keys(l->scram, &l->keys);
         client_on_authenticated(c);
         break;
     case SCRAM_DENIED:
@@ -225,7 +728,7 @@ void login_on_password(struct client *c, struct str body)
 {
     struct str password;
 
-    if (c->login->method == LOGIN_SCRAM) {
+    if (c->login->proof == PROOF_SCRAM) {
         on_scram(c, body);
         return;
     }
@@ -233,8 +736,28 @@ void login_on_password(struct client *c, struct str body)
         client_fail(c, "08P01", "bad password packet");
         return;
     }
-    if (c->login->method == LOGIN_MD5 ? md5_matches(c, password) : password_matches(c, password))
-        client_on_authenticated(c);
+    if (c->login->proof == PROOF_MD5)
+        on_md5(c, password);
     else
-        refuse(c);
+        on_cleartext(c, password);
+}
+
+/* ---- what the pool gets of it ------------------------------------------------------------- */
+
+void login_equip_pool(const struct client *c, struct pool *pool)
+{
+    const struct login *l = c->login;
+
+    if (l == NULL)
+        return;
+    if (l->from_query)
+        c->user->learned = true;
+    if (pool->user_is_forced)
+        return;
+    credentials_set_secret(&pool->credentials, l->password != NULL ? l->password
+                                               : l->from_query     ? l->secret
+                                                                   : NULL);
+    /* Of a verifier only: a plain secret makes keys for whatever salt a server has. */
+    if (l->has_keys && l->secret != NULL && secret_kind_of(str_from(l->secret)) == SECRET_SCRAM)
+        credentials_set_keys(&pool->credentials, l->secret, &l->keys);
 }

@@ -1,105 +1,229 @@
 /* Our login to a server. */
 #include "proxy/login.h"
 
+#include <openssl/crypto.h>
+
 #include "protocol/auth.h"
 #include "protocol/scram.h"
+#include "proxy/credentials.h"
+#include "proxy/login_jobs.h"
 #include "proxy/server.h"
 
-static bool answer_scram_begin(struct server *s, struct str secret, enum secret_kind kind,
-                               struct err *e)
+/* The secret with which the pool's user logs in: of the database entry, of a client's login, of
+ * auth_file. */
+static struct str secret_of(const struct pool *pool)
 {
-    struct user *u = s->pool->user;
+    const struct config_database *entry = pool->db->entry;
+    struct str user = str_from(pool->user->name);
+
+    if (entry != NULL && entry->password != NULL && entry->user != NULL &&
+        str_equal(str_from(entry->user), user))
+        return str_from(entry->password);
+    if (pool->credentials.secret != NULL)
+        return str_from(pool->credentials.secret);
+    const struct userlist_entry *e = userlist_find(pool->worker->proxy->userlist, user);
+    return e != NULL ? str_from(e->secret) : STR("");
+}
+
+/* ---- SCRAM ------------------------------------------------------------------------------ */
+
+static bool wrong_password_type(struct err *e, const char *detail)
+{
+    err_set(e, ERR_REFUSAL, "08P01", "wrong password type");
+    err_detail(e, "%s", detail);
+    return false;
+}
+
+static bool begin_scram(struct server *s, struct str secret, struct err *e)
+{
+    const struct scram_keys *keys = credentials_keys(&s->pool->credentials, secret.ptr);
     uint8_t nonce[SCRAM_NONCE_RAW_LEN];
     struct text out;
 
-    s->conn.worker->ops->random(s->conn.worker->io, nonce, sizeof(nonce));
-    if (kind == SECRET_PLAIN) {
-        s->scram = scram_client_new(secret, nonce);
-    } else if (kind == SECRET_SCRAM && u->has_scram_keys && !s->pool->user_is_forced &&
-               str_equal(str_from(u->scram_verifier), secret)) {
-        struct scram_keys keys;
-        memcpy(keys.client_key, u->scram_client_key, SCRAM_KEY_LEN);
-        memcpy(keys.server_key, u->scram_server_key, SCRAM_KEY_LEN);
-        s->scram = scram_client_new_with_keys(&keys, nonce);
-    } else {
-        return err_set(e, ERR_REFUSAL, "08P01", "wrong password type");
+    switch (secret_kind_of(secret)) {
+    case SECRET_NONE:
+        return wrong_password_type(e,
+                                   "The server asks for SCRAM-SHA-256, and no password is known.");
+    case SECRET_MD5:
+        return wrong_password_type(e, "The server asks for SCRAM-SHA-256, and only the md5 hash of "
+                                      "the password is known.");
+    case SECRET_SCRAM:
+        if (keys == NULL || s->pool->user_is_forced)
+            return wrong_password_type(e, "The server asks for SCRAM-SHA-256, and of the password "
+                                          "only the verifier is known: no client has logged in "
+                                          "with it by SCRAM-SHA-256 yet.");
+        break;
+    case SECRET_PLAIN:
+        break;
     }
+    s->conn.worker->ops->random(s->conn.worker->io, nonce, sizeof(nonce));
+    s->scram = secret_kind_of(secret) == SECRET_PLAIN ? scram_client_new(secret, nonce)
+                                                      : scram_client_new_with_keys(keys, nonce);
     text_init(&out);
     scram_client_step(s->scram, STR(""), &out);
     auth_encode_sasl_initial(&s->conn.out, STR(SCRAM_MECHANISM), text_str(&out));
     text_free(&out);
+    conn_flush(&s->conn);
+    return true;
+}
+
+static bool step_scram(struct server *s, struct str message, struct err *e)
+{
+    struct text out;
+    bool ok = true;
+
+    text_init(&out);
+    switch (scram_client_step(s->scram, message, &out)) {
+    case SCRAM_CONTINUE:
+    case SCRAM_DONE:
+        if (out.len > 0)
+            auth_encode_sasl_response(&s->conn.out, text_str(&out));
+        conn_flush(&s->conn);
+        break;
+    case SCRAM_DENIED:
+    case SCRAM_MALFORMED:
+        ok = err_set(e, ERR_PEER, "08P01", "SASL authentication failed");
+        break;
+    }
+    text_free(&out);
+    return ok;
+}
+
+/* Computes the keys of a plain secret for the server's salt. */
+struct keys_job {
+    struct login_job base; /* first */
+    struct str message;    /* the server's, whose answer needs the keys */
+    struct str secret;
+    struct scram_challenge challenge;
+    bool ok;
+    struct scram_keys keys;
+};
+
+static void keys_run(struct login_job *j)
+{
+    struct keys_job *k = (struct keys_job *)(void *)j;
+
+    k->ok = scram_challenge_keys(&k->challenge, k->secret, &k->keys);
+}
+
+static void keys_done(struct login_job *j, void *owner)
+{
+    struct keys_job *k = (struct keys_job *)(void *)j;
+    struct server *s = owner;
+    struct err e = { 0 };
+
+    if (k->ok) {
+        credentials_set_derived(&s->pool->credentials, k->secret.ptr, &k->challenge, &k->keys);
+        scram_client_set_keys(s->scram, &k->keys);
+    }
+    if (!step_scram(s, k->message, &e))
+        server_login_failed(s, e.message);
+    err_clear(&e);
+    OPENSSL_cleanse((char *)k->secret.ptr, k->secret.len);
+    OPENSSL_cleanse(&k->keys, sizeof(k->keys));
+}
+
+static bool answer_challenge(struct server *s, struct str message, struct err *e)
+{
+    struct credentials *known = &s->pool->credentials;
+    struct str secret = secret_of(s->pool);
+    struct scram_challenge challenge;
+
+    if (!scram_client_challenge(s->scram, message, &challenge))
+        return step_scram(s, message, e);
+    if (secret_kind_of(secret) == SECRET_SCRAM) {
+        struct scram_secret verifier;
+        if (!scram_secret_parse(secret, &verifier) || verifier.iterations != challenge.iterations ||
+            verifier.salt_len != challenge.salt_len ||
+            memcmp(verifier.salt, challenge.salt, challenge.salt_len) != 0)
+            return wrong_password_type(
+                e, "The SCRAM verifier known here is not the server's: salt or iterations differ.");
+        return step_scram(s, message, e);
+    }
+    const struct scram_keys *keys = credentials_derived(known, secret.ptr, &challenge);
+    if (keys != NULL) {
+        scram_client_set_keys(s->scram, keys);
+        return step_scram(s, message, e);
+    }
+    struct keys_job *k =
+        login_job_new(s->conn.worker, sizeof(*k), LOGIN_LANE_COMPUTE, s, &s->login_job);
+    k->message = arena_str(&k->base.arena, message);
+    k->secret = (struct str){ arena_strndup(&k->base.arena, secret.ptr, secret.len), secret.len };
+    k->challenge = challenge;
+    k->base.run = keys_run;
+    k->base.done = keys_done;
+    login_job_start(&k->base);
+    return true;
+}
+
+/* ---- all methods ------------------------------------------------------------------------ */
+
+static bool answer_password(struct server *s, const struct auth_request *r, struct err *e)
+{
+    struct str secret = secret_of(s->pool);
+    struct auth_md5 digest, answer;
+
+    switch (secret_kind_of(secret)) {
+    case SECRET_NONE:
+        return wrong_password_type(e, "The server asks for a password, and none is known.");
+    case SECRET_SCRAM:
+        return wrong_password_type(e, "The server asks for a password, and only its SCRAM verifier "
+                                      "is known.");
+    case SECRET_PLAIN:
+        if (r->kind != AUTH_REQUEST_MD5)
+            break;
+        if (!auth_md5_secret(str_from(s->pool->user->name), secret, &digest))
+            return err_set(e, ERR_RESOURCE, "08P01", "md5 is not available");
+        secret = str_from(digest.text);
+        break;
+    case SECRET_MD5:
+        break;
+    }
+    if (r->kind == AUTH_REQUEST_MD5) {
+        if (!auth_md5_answer(secret, r->salt, &answer))
+            return err_set(e, ERR_RESOURCE, "08P01", "md5 is not available");
+        secret = str_from(answer.text);
+    }
+    auth_encode_password(&s->conn.out, secret);
+    conn_flush(&s->conn);
     return true;
 }
 
 bool login_answer_server(struct server *s, struct str body, struct err *e)
 {
-    struct proxy *p = s->conn.worker->proxy;
-    struct pool *pool = s->pool;
     struct auth_request r;
-    struct str secret = STR("");
-    struct str user = str_from(pool->user->name);
-    struct auth_md5 digest, answer;
-    struct text out;
-    bool ok = true;
 
     if (!auth_decode_request(body, &r))
         return err_set(e, ERR_PEER, "08P01", "unknown authentication request of the server");
-    const struct userlist_entry *entry = userlist_find(p->userlist, user);
-    if (pool->user_is_forced && pool->db->entry != NULL && pool->db->entry->password != NULL)
-        secret = str_from(pool->db->entry->password);
-    else if (entry != NULL)
-        secret = str_from(entry->secret);
-    enum secret_kind kind = secret_kind_of(secret);
-
+    if (s->login_job != NULL)
+        return err_set(e, ERR_PEER, "08P01", "unexpected SASL message of the server");
     switch (r.kind) {
     case AUTH_REQUEST_OK:
         return true;
     case AUTH_REQUEST_CLEARTEXT:
-        if (kind == SECRET_SCRAM || kind == SECRET_NONE)
-            return err_set(e, ERR_REFUSAL, "08P01", "wrong password type");
-        auth_encode_password(&s->conn.out, secret);
-        break;
     case AUTH_REQUEST_MD5:
-        if (kind == SECRET_SCRAM || kind == SECRET_NONE)
-            return err_set(e, ERR_REFUSAL, "08P01", "wrong password type");
-        if (kind == SECRET_PLAIN) {
-            if (!auth_md5_secret(user, secret, &digest))
-                return err_set(e, ERR_RESOURCE, "08P01", "md5 is not available");
-            secret = str_from(digest.text);
-        }
-        if (!auth_md5_answer(secret, r.salt, &answer))
-            return err_set(e, ERR_RESOURCE, "08P01", "md5 is not available");
-        auth_encode_password(&s->conn.out, str_from(answer.text));
-        break;
+        return answer_password(s, &r, e);
     case AUTH_REQUEST_SASL:
         if (!auth_offers_mechanism(&r, SCRAM_MECHANISM) || s->scram != NULL)
             return err_set(e, ERR_PEER, "08P01", "no SASL mechanism of the server is supported");
-        ok = answer_scram_begin(s, secret, kind, e);
-        break;
+        return begin_scram(s, secret_of(s->pool), e);
     case AUTH_REQUEST_SASL_CONTINUE:
     case AUTH_REQUEST_SASL_FINAL:
         if (s->scram == NULL)
             return err_set(e, ERR_PEER, "08P01", "unexpected SASL message of the server");
-        text_init(&out);
-        switch (scram_client_step(s->scram, r.payload, &out)) {
-        case SCRAM_CONTINUE:
-        case SCRAM_DONE:
-            if (out.len > 0)
-                auth_encode_sasl_response(&s->conn.out, text_str(&out));
-            break;
-        case SCRAM_DENIED:
-        case SCRAM_MALFORMED:
-            ok = err_set(e, ERR_PEER, "08P01", "SASL authentication failed");
-            break;
-        }
-        text_free(&out);
-        break;
+        return answer_challenge(s, r.payload, e);
     case AUTH_REQUEST_KERBEROS_V5:
     case AUTH_REQUEST_GSS:
     case AUTH_REQUEST_GSS_CONTINUE:
     case AUTH_REQUEST_SSPI:
-        return err_set(e, ERR_PEER, "08P01", "unsupported authentication request of the server");
+        break;
     }
-    conn_flush(&s->conn);
-    return ok;
+    return err_set(e, ERR_PEER, "08P01", "unsupported authentication request of the server");
+}
+
+void login_forget_server(struct server *s)
+{
+    login_job_abandon(s->login_job);
+    scram_client_free(s->scram);
+    s->scram = NULL;
 }

@@ -83,6 +83,7 @@ void pool_free(struct pool *p)
     params_clear(&p->parameters);
     settings_unref(p->last_startup);
     settings_unref(p->last_settings);
+    credentials_clear(&p->credentials);
     text_free(&p->welcome);
     free(p);
 }

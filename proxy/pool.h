@@ -15,6 +15,7 @@
 #include "base/list.h"
 #include "base/text.h"
 #include "proxy/config.h"
+#include "proxy/credentials.h"
 #include "proxy/params.h"
 #include "proxy/proxy.h"
 #include "proxy/timers.h"
@@ -47,9 +48,10 @@ struct pool {
     struct params parameters;      /* the followed ones */
     struct settings *last_startup; /* struct client.startup and .settings, to be shared */
     struct settings *last_settings;
-    uint64_t proven_settings[8]; /* hashes of statements that set some, and worked */
-    struct text welcome;         /* ParameterStatus frames of all others */
-    int server_version;          /* 150020 */
+    uint64_t proven_settings[8];    /* hashes of statements that set some, and worked */
+    struct text welcome;            /* ParameterStatus frames of all others */
+    int server_version;             /* 150020 */
+    struct credentials credentials; /* that a client's login on this worker brought */
     struct timer retry_timer;
     struct stats stats;
     bool serving; /* inside pool_serve */

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/arena.h"
+#include "proxy/auth_rules.h"
 #include "proxy/cancel.h"
 #include "proxy/client.h"
 #include "proxy/pool.h"
@@ -14,11 +15,13 @@
 #include "proxy/server.h"
 #include "proxy/session_state.h"
 #include "proxy/shutdown.h"
+#include "proxy/verifiers.h"
 #include "proxy/view_service.h"
 #include "proxy/waiting.h"
 #include "proxy/worker.h"
 
 #define UPKEEP_US 333000
+#define USERS_MIN 1000
 
 #define EACH_WORKER(p, w)                                                                          \
     for (struct worker *const *w##_at = (p)->workers, *w;                                          \
@@ -96,10 +99,22 @@ struct user *proxy_user(struct proxy *p, struct str name)
 static void user_free(struct user *u)
 {
     free(u->name);
-    free(u->scram_verifier);
-    free(u->derived_verifier);
-    free(u->derived_from);
     free(u);
+}
+
+int proxy_count_user_clients(struct proxy *p, struct str name)
+{
+    int count = 0;
+
+    pthread_mutex_lock(&p->lock);
+    for (struct map_node *n = map_first(&p->users, str_hash(name)); n != NULL;
+         n = map_next_same(n)) {
+        const struct user *u = MAP_ITEM(n, struct user, node);
+        if (str_equal(str_from(u->name), name))
+            count = u->n_clients;
+    }
+    pthread_mutex_unlock(&p->lock);
+    return count;
 }
 
 /* Under the lock. */
@@ -219,6 +234,10 @@ bool proxy_is_paused(const struct proxy *p, const struct database *db)
 /* What nobody uses. Its connections for cancel requests are looked at while workers are halted. */
 static bool is_unused(const struct database *db)
 {
+    /* Those who wait for an auth_query are clients of a pool only. */
+    LIST_FOREACH(&db->commons, n)
+    if (LIST_ITEM(n, struct pool_common, database_node)->n_clients > 0)
+        return false;
     return db->n_clients == 0 && db->n_servers == 0 && !db->paused && !db->disabled &&
            !db->views_installing;
 }
@@ -317,6 +336,45 @@ static void upkeep(struct proxy *p)
     proxy_release_workers(p);
 }
 
+static bool user_is_needed(const struct proxy *p, const struct user *u)
+{
+    if (u->n_clients > 0 || u->n_servers > 0 || u->entry != NULL)
+        return true;
+    LIST_FOREACH(&p->database_list, dn)
+    {
+        const struct database *db = LIST_ITEM(dn, struct database, list_node);
+        LIST_FOREACH(&db->commons, cn)
+        if (LIST_ITEM(cn, struct pool_common, database_node)->user == u)
+            return true;
+    }
+    return false;
+}
+
+/* Under auth_type = any a client may call itself what it likes: names that nobody uses any more are
+ * forgotten when there are twice as many as were left last time. */
+static void forget_users(struct proxy *p)
+{
+    pthread_mutex_lock(&p->lock);
+    bool many = p->users.count > 2 * p->users_kept + USERS_MIN;
+    pthread_mutex_unlock(&p->lock);
+    if (!many)
+        return;
+    proxy_halt_workers(p);
+    for (size_t i = 0; i < p->users.n_buckets; i++) {
+        struct map_node *next;
+        for (struct map_node *n = p->users.buckets[i]; n != NULL; n = next) {
+            struct user *u = MAP_ITEM(n, struct user, node);
+            next = n->next;
+            if (!user_is_needed(p, u)) {
+                map_remove(&p->users, n);
+                user_free(u);
+            }
+        }
+    }
+    p->users_kept = p->users.count;
+    proxy_release_workers(p);
+}
+
 /* Each worker sees to its pools, worker 0 to the rest. */
 static void on_upkeep(struct timer *t)
 {
@@ -327,6 +385,7 @@ static void on_upkeep(struct timer *t)
     if (w->index == 0) {
         proxy_refresh_userlist(w->proxy);
         upkeep(w->proxy);
+        forget_users(w->proxy);
     }
     timer_set(&w->timers, t, w->now_us + UPKEEP_US, on_upkeep);
 }
@@ -509,6 +568,7 @@ void proxy_reload(struct proxy *p, struct err *e)
         log_line(p->log, LEVEL_LOG, "RELOAD: %s", fresh->path);
         proxy_refresh_userlist(p);
         proxy_apply_config(p, fresh);
+        auth_rules_load(p, e);
     }
     /* A log that was rotated is opened anew whatever the file says. */
     if (!proxy_set_logging(p, &log_error) && !err_is_set(e))
@@ -867,6 +927,8 @@ static void view_clients(void *core, struct admin_sink *sink)
     LIST_FOREACH(&worker->clients, n)
     {
         const struct client *c = LIST_ITEM(n, struct client, worker_node);
+        if (client_is_inner(c))
+            continue;
         struct address local = conn_local(&c->conn);
         uint64_t since_us = 0;
         char tls[TLS_PRINT_MAX];
@@ -1004,6 +1066,18 @@ static void view_waiters(void *core, struct admin_sink *sink)
     }
 }
 
+static void view_learned_users(void *core, struct admin_sink *sink)
+{
+    struct proxy *p = core;
+
+    for (size_t i = 0; i < p->users.n_buckets; i++)
+        for (struct map_node *n = p->users.buckets[i]; n != NULL; n = n->next) {
+            const struct user *u = MAP_ITEM(n, struct user, node);
+            if (u->learned)
+                admin_put_user(sink, u->name);
+        }
+}
+
 static void view_count_user(void *core, struct str user, int *servers, int *clients)
 {
     struct proxy *p = core;
@@ -1028,6 +1102,10 @@ static struct admin_totals view_totals(void *core)
     LIST_FOREACH(&worker->clients, n)
     {
         const struct client *c = LIST_ITEM(n, struct client, worker_node);
+        if (client_is_inner(c)) {
+            t.used_clients--;
+            continue;
+        }
         t.login_clients +=
             c->state == CLIENT_STARTUP || c->state == CLIENT_AUTH || c->state == CLIENT_LOGIN_WAIT;
     }
@@ -1176,7 +1254,11 @@ static enum admin_result view_perform(void *core, struct admin_session *session,
             config_unref(fresh);
             return ADMIN_FAILED;
         }
+        bool other_rules = strcmp(p->config->auth_hba_file, fresh->auth_hba_file) != 0 ||
+                           strcmp(p->config->auth_ident_file, fresh->auth_ident_file) != 0;
         proxy_apply_config(p, fresh);
+        if (other_rules && !auth_rules_load(p, e))
+            return ADMIN_FAILED;
         return proxy_set_logging(p, e) ? ADMIN_DONE : ADMIN_FAILED;
     }
     }
@@ -1216,6 +1298,7 @@ struct proxy *proxy_new(struct config *config, struct userlist *userlist, struct
         .clients = view_clients,
         .servers = view_servers,
         .waiters = view_waiters,
+        .learned_users = view_learned_users,
         .count_user = view_count_user,
         .peer_pools = view_peer_pools,
         .totals = view_totals,
@@ -1228,6 +1311,10 @@ struct proxy *proxy_new(struct config *config, struct userlist *userlist, struct
     stats_window_init(&p->admin_window, (int64_t)now_us);
     ops->random(w->io, p->mock_key, sizeof(p->mock_key));
     ops->random(w->io, &p->cancel_secret, sizeof(p->cancel_secret));
+    p->verifiers = verifiers_new(p->mock_key);
+    struct err e = { 0 };
+    auth_rules_load(p, &e); /* what can't be read lets nobody in */
+    err_clear(&e);
     EACH_WORKER(p, worker)
     timer_set(&worker->timers, &worker->upkeep_timer, now_us + UPKEEP_US, on_upkeep);
     timer_set(&w->timers, &w->stats_timer,
@@ -1306,6 +1393,8 @@ void proxy_free(struct proxy *p)
     statement_table_free(&p->statements);
     config_unref(p->config);
     userlist_unref(p->userlist);
+    auth_rules_free(p);
+    verifiers_free(p->verifiers);
     pthread_mutex_destroy(&p->lock);
     free(p);
 }

@@ -42,6 +42,9 @@
 struct client;
 struct server;
 struct pool;
+struct hba;
+struct ident;
+struct verifiers;
 struct view_service;
 struct worker;
 
@@ -93,15 +96,19 @@ struct user {
     const struct config_user *entry; /* of proxy.config; NULL: none */
     atomic_int n_clients;
     atomic_int n_servers;
-    /* All below is under proxy.lock.
-     * Learned from a client's SCRAM login: logs in to a server with the same verifier. */
-    bool has_scram_keys;
-    unsigned char scram_client_key[32];
-    unsigned char scram_server_key[32];
-    char *scram_verifier; /* that the keys belong to */
-    /* Verifier derived from a plain secret, kept because deriving is slow by design. */
-    char *derived_verifier;
-    char *derived_from;
+    atomic_bool learned; /* auth_query found it */
+};
+
+/* Where jobs of logins run (proxy/login_jobs.h). */
+enum login_lane {
+    LOGIN_LANE_COMPUTE, /* on a processor */
+    LOGIN_LANE_ASK,     /* waits for others */
+    LOGIN_LANES,
+};
+
+struct login_lane_state {
+    int running;
+    struct list waiting; /* struct login_job.node */
 };
 
 struct proxy {
@@ -119,6 +126,7 @@ struct proxy {
     struct map databases;
     struct list database_list;
     struct map users;
+    size_t users_kept;      /* of worker 0: how many were left when unused ones were forgotten */
     struct map cancel_keys; /* struct client.cancel_node */
     uint64_t cancel_secret; /* of cancel_key_hash */
     struct list peers;      /* struct peer.node, under lock */
@@ -148,6 +156,10 @@ struct proxy {
     struct letter gone_letter;
     struct view_service *views; /* NULL: no stream tables (tests) */
     unsigned char mock_key[32]; /* makes the salts of users that do not exist */
+    struct verifiers *verifiers;
+    /* Swapped with the configuration. NULL: there is none. */
+    struct hba *hba;
+    struct ident *ident;
 };
 
 struct worker {
@@ -173,6 +185,8 @@ struct worker {
     struct list peer_requests; /* struct cancel_request.node: to peers */
     atomic_bool peers_kicked;  /* peers_kick is on its way */
     struct letter peers_kick;
+    struct list auth_lookups;  /* struct auth_lookup.node */
+    struct login_lane_state login_lanes[LOGIN_LANES];
     struct timer stats_timer;
     struct timer upkeep_timer; /* min_pool_size, idle "*" databases, a changed auth_file */
     struct str ahead; /* inside of on_bytes of a client: what came behind the message in hand */
@@ -243,6 +257,8 @@ void proxy_drop_admin_wait(struct proxy *p, const struct admin_session *s);
 struct database *proxy_database(struct proxy *p, struct str name);
 struct database *proxy_find_database(struct proxy *p, struct str name);
 struct user *proxy_user(struct proxy *p, struct str name);
+/* Logged in as `name`, which need not be known. */
+int proxy_count_user_clients(struct proxy *p, struct str name);
 void proxy_refresh_userlist(struct proxy *p);
 bool proxy_is_paused(const struct proxy *p, const struct database *db);
 /* The counters of all pools of the database, there and gone. Workers are halted. */

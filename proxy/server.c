@@ -389,6 +389,7 @@ void server_close(struct server *s, const char *reason)
     if (proxy_of(s)->config->log_disconnections)
         server_log(s, LEVEL_LOG, "closing because: %s (age=%" PRIu64 "s)", reason,
                    (w->now_us - s->connected_at_us) / 1000000);
+    login_forget_server(s);
     timer_unset(&w->timers, &s->timer);
     if (s->state != SERVER_CONNECTING && s->state != SERVER_LOGIN && !s->lent &&
         bytequeue_len(&s->conn.out) == 0) {
@@ -415,7 +416,7 @@ static void server_free(struct conn *c)
     params_clear(&s->params);
     settings_unref(s->settings);
     text_free(&s->welcome);
-    scram_client_free(s->scram);
+    login_forget_server(s);
     server_tls_fini(&s->tls);
     free(s);
 }
@@ -487,6 +488,12 @@ static void login_fail(struct server *s, struct str frame, const char *message)
 {
     pool_on_login_failed(s->pool, s, true, frame, str_from(message));
     server_close(s, "login failed");
+}
+
+void server_login_failed(struct server *s, const char *message)
+{
+    server_log(s, LEVEL_WARNING, "server login failed: FATAL %s", message);
+    login_fail(s, (struct str){ "", 0 }, message);
 }
 
 static void fail_tls(struct server *s, const char *reason)
@@ -568,8 +575,7 @@ static void finish_login(struct server *s)
         return;
     }
     timer_unset(&s->conn.worker->timers, &s->timer);
-    scram_client_free(s->scram);
-    s->scram = NULL;
+    login_forget_server(s);
     s->opening = false;
     pool_on_login_over(s->pool);
     if (s->replication != REPLICATION_NONE) {
@@ -593,8 +599,7 @@ static void on_login_frame(struct server *s, const struct wire_piece *f)
     switch (f->tag) {
     case BE_AUTHENTICATION:
         if (!login_answer_server(s, f->body, &e)) {
-            server_log(s, LEVEL_WARNING, "server login failed: FATAL %s", e.message);
-            login_fail(s, (struct str){ "", 0 }, e.message);
+            server_login_failed(s, e.message);
         }
         break;
     case BE_PARAMETER_STATUS:

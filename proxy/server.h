@@ -90,6 +90,8 @@ struct reply_queue {
 /* A client that pipelines more than this waits. */
 #define REPLIES_OWED_MAX 65536
 
+struct login_job;
+
 struct server {
     struct conn conn; /* first */
     struct pool *pool;
@@ -142,7 +144,8 @@ struct server {
     /* LOGIN */
     struct server_tls tls;
     struct scram_client *scram;
-    struct text welcome; /* ParameterStatus frames of what is not followed */
+    struct login_job *login_job; /* computes keys for it */
+    struct text welcome;         /* ParameterStatus frames of what is not followed */
     int server_version;
     bool connect_query_sent;
 };
@@ -202,6 +205,9 @@ bool server_has_room(const struct server *s);
 void server_make_room(struct server *s, struct statement *st);
 /* The helper thread is done with the connection. */
 void server_take_back(struct server *s, char tx_status, struct str parameter_frames);
+
+/* LOGIN: what was computed elsewhere for it could not be used. */
+void server_login_failed(struct server *s, const char *message);
 
 const char *server_state_name(const struct server *s);
 void server_log(struct server *s, enum log_level level, const char *fmt, ...)

@@ -26,6 +26,9 @@ struct worker *worker_new(struct proxy *p, int index, const struct io_ops *ops, 
     list_init(&w->peer_requests);
     list_init(&w->leaving);
     list_init(&w->pools);
+    list_init(&w->auth_lookups);
+    for (int i = 0; i < LOGIN_LANES; i++)
+        list_init(&w->login_lanes[i].waiting);
     return w;
 }
 

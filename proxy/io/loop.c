@@ -24,6 +24,7 @@
 #include "proxy/io/crew.h"
 #include "proxy/io/jobs.h"
 #include "proxy/io/listen.h"
+#include "proxy/io/outside.h"
 #include "proxy/io/poller.h"
 #include "proxy/io/systemd.h"
 #include "proxy/io/tls.h"
@@ -725,6 +726,12 @@ static void op_job_start(struct io *io, struct job *j)
     jobs_start(io->jobs, j);
 }
 
+static void op_ask(struct io *io, struct outside_question *q)
+{
+    (void)io;
+    outside_ask(q);
+}
+
 static void op_job_notify(struct io *io, struct job *j)
 {
     jobs_notify(io->jobs, j);
@@ -795,6 +802,7 @@ const struct io_ops *io_ops_real(void)
         .shutdown = op_shutdown,
         .random = op_random,
         .job_start = op_job_start,
+        .ask = op_ask,
         .job_notify = op_job_notify,
         .stop = op_stop,
         .listen_stop = op_listen_stop,

@@ -157,14 +157,12 @@ static void put_reference(struct text *t)
         "\n"
         "## Not supported yet\n"
         "\n"
-        "These are errors at start, never ignored: `auth_type` cert, hba, ldap, pam.\n"
-        "\n"
         "These are read and checked and have no effect yet; the log says so at start:");
     for (size_t i = 0; i < sizeof(without_effect) / sizeof(without_effect[0]); i++)
         text_printf(t, "%s `%s`", i > 0 ? "," : "", without_effect[i]);
     text_put(
         t,
-        "; and `[peers]`; and `auth_user`, `auth_query`, `auth_dbname` of a database.\n"
+        "; and `[peers]`.\n"
         "\n"
         "## `auth_file`\n"
         "\n"

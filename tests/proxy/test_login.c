@@ -117,7 +117,7 @@ static void test_md5_takes_plain_and_md5_secrets(void **state)
         assert_in(w, c);
         c = world_login(w, names[i], "db");
         answer_md5(c, names[i], "Secret");
-        assert_string_equal(peer_take(c), "E(28P01)");
+        assert_string_equal(peer_take(c), "E(08P01)");
         assert_null(c->conn);
         world_free(w);
     }
@@ -147,7 +147,7 @@ static void test_scram_takes_plain_and_scram_secrets_not_md5(void **state)
     assert_int_equal(peer_client(c)->state, CLIENT_LOGIN_WAIT);
     c = world_login(w, "bob", "db");
     assert_false(answer_scram(c, "secret"));
-    assert_string_equal(peer_take(c), "E(28P01)");
+    assert_string_equal(peer_take(c), "E(08P01)");
     world_free(w);
 }
 
@@ -171,7 +171,7 @@ static void test_wrong_passwords_and_unknown_users_look_the_same(void **state)
                 assert_string_equal(peer_take(c), "R");
                 say_password(c, "wrong");
             }
-            assert_string_equal(peer_take(c), "E(28P01)");
+            assert_string_equal(peer_take(c), "E(08P01)");
             assert_null(c->conn);
         }
         world_free(w);
@@ -199,7 +199,7 @@ static void test_trust_needs_a_known_user_and_any_a_forced_one(void **state)
 
     (void)state;
     struct peer *c = world_startup(w, "nobody", "db", NULL, NULL);
-    assert_string_equal(peer_take(c), "E(28000)");
+    assert_string_equal(peer_take(c), "E(08P01)");
     world_free(w);
     w = world_new("auth_type = any\n", make_users());
     c = world_startup(w, "nobody", "db", NULL, NULL);
@@ -220,7 +220,7 @@ static void test_a_missing_database_is_only_told_to_who_has_proved_himself(void 
     struct peer *c = world_login(w, "ann", "nope");
     assert_string_equal(peer_take(c), "R");
     say_password(c, "wrong");
-    assert_string_equal(peer_take(c), "E(28P01)");
+    assert_string_equal(peer_take(c), "E(08P01)");
     c = world_login(w, "ann", "nope");
     assert_string_equal(peer_take(c), "R");
     say_password(c, "secret");

@@ -16,6 +16,7 @@
 #include "protocol/result.h"
 #include "protocol/startup.h"
 #include "protocol/status.h"
+#include "proxy/outside.h"
 
 static struct world *of_io(struct io *io)
 {
@@ -151,6 +152,40 @@ static void op_tls_start(struct io *io, struct conn *c, const struct tls_start *
     bytequeue_put(&p->tls_first, how->first.ptr, how->first.len);
 }
 
+/* Helper threads: jobs run when the event is over, one after the other. */
+static void op_job_start(struct io *io, struct job *j)
+{
+    struct world *w = of_io(io);
+    struct job **at = &w->jobs;
+
+    while (*at != NULL)
+        at = &(*at)->next;
+    j->next = NULL;
+    *at = j;
+}
+
+static void op_ask(struct io *io, struct outside_question *q)
+{
+    struct world *w = of_io(io);
+
+    assert_non_null(w->outside);
+    w->outside(q);
+}
+
+bool world_run_jobs(struct world *w)
+{
+    struct job *j = w->jobs;
+
+    if (j == NULL)
+        return false;
+    struct worker *worker = j->worker; /* done() frees the job */
+    w->jobs = j->next;
+    j->work(j);
+    j->done(j);
+    worker_settle(worker);
+    return true;
+}
+
 static const struct io_ops ops = {
     .connect = op_connect,
     .send = op_send,
@@ -167,6 +202,8 @@ static const struct io_ops ops = {
     .tls_load = op_tls_load,
     .tls_unref = op_tls_unref,
     .tls_start = op_tls_start,
+    .job_start = op_job_start,
+    .ask = op_ask,
 };
 
 struct world *world_new(const char *ini, const char *users)
@@ -211,11 +248,17 @@ void world_settle(struct world *w)
             worker_settle(w->proxy->workers[i]);
             any = worker_run_letters(w->proxy->workers[i]) || any;
         }
+        if (!w->jobs_wait)
+            any = world_run_jobs(w) || any;
     } while (any);
 }
 
 void world_free(struct world *w)
 {
+    proxy_close_all(w->proxy);
+    while (world_run_jobs(w))
+        ;
+    world_settle(w);
     proxy_free(w->proxy);
     while (w->peers != NULL) {
         struct peer *p = w->peers;

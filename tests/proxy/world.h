@@ -27,6 +27,8 @@ struct peer {
     struct bytequeue tls_first;
 };
 
+struct outside_question;
+
 struct world {
     struct proxy *proxy;
     struct worker *worker;
@@ -34,7 +36,12 @@ struct world {
     uint64_t now_us;
     uint64_t random;
     bool stopped;
-    bool accepts;         /* the core wants connections */
+    /* Helper threads: what was started runs after the event, or, with jobs_wait, when the test
+     * calls world_run_jobs. */
+    struct job *jobs;
+    bool jobs_wait;
+    void (*outside)(struct outside_question *q); /* answers io_ops.ask */
+    bool accepts;                                /* the core wants connections */
     struct text notified; /* what the service manager was told, a line each */
 };
 
@@ -42,6 +49,7 @@ struct world {
  * a [databases] section. users: the auth_file, or NULL. */
 struct world *world_new(const char *ini, const char *users);
 void world_free(struct world *w);
+bool world_run_jobs(struct world *w); /* the next one; false: there is none */
 
 void world_sleep(struct world *w, double seconds);
 /* To a point of time: fires the timers that are due on the way. */
