@@ -6,10 +6,12 @@ mode, a pool of 8) and lets `pgbench -S` run against each in turn; direct is the
 interleaved, so that a busy minute of the machine hits all alike, and medians are printed.  A few stream
 tables are kept in the database all the while.
 
+  mode        pgbench's -M; connect: simple, with a connection for each transaction (-C)
   tps         transactions per second
   p50, p99    latency of a transaction in milliseconds, from pgbench's log
   cpu us      CPU time of the proxy for a transaction, user and system, all threads
   rss         resident bytes that an idle client adds, at 1,000 and 10,000 clients
+  bulk        CPU milliseconds of the proxy for a big result or COPY through psql
 
 PGBOUNCER=PROGRAM is compared with (default: the one in the PATH or of Debian); PGTRICKLE=PROGRAM is
 measured (default: build/pgtrickle).  A short run:
@@ -38,7 +40,12 @@ from tests.support import pg  # noqa: E402
 
 DATABASE = "bench"
 POOL_SIZE = 8
-MODES = ("simple", "extended", "prepared")
+MODES = ("simple", "extended", "prepared", "connect")
+BULK = {
+    "COPY TO, rows of 1 kB": "COPY (SELECT repeat('x', 1000) FROM generate_series(1, 200000)) TO STDOUT",
+    "SELECT, rows of 100 bytes": "SELECT repeat('x', 100) FROM generate_series(1, 500000)",
+    "COPY FROM, rows of 1 kB": "COPY bulk FROM STDIN",
+}
 STREAM_TABLES = {
     "by_branch": "SELECT bid, count(*) AS n, sum(abalance) AS balance FROM pgbench_accounts GROUP BY bid",
     "overdrawn": "SELECT aid, abalance FROM pgbench_accounts WHERE abalance < 0",
@@ -122,7 +129,7 @@ def pgbench(target, mode, clients, seconds):
     place = pg.new_directory(f"log-{target.name}-{mode}-{clients}".replace(" ", "-"))
     prefix = os.path.join(place, "log")
     argv = [pg.PGBENCH, "-n", "-S", "-h", "127.0.0.1", "-p", str(target.port), "-U", "postgres",
-            "-M", mode, "-c", str(clients), "-j", "1", "-T", str(seconds), "-l",
+            *(("-M", "simple", "-C") if mode == "connect" else ("-M", mode)), "-c", str(clients), "-j", "1", "-T", str(seconds), "-l",
             "--log-prefix", prefix, "--sampling-rate", "0.1", DATABASE]
     before = target.cpu_seconds()
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -195,6 +202,30 @@ def print_row(cells):
     print("| " + " | ".join(cells) + " |", flush=True)
 
 
+# ---- big results -----------------------------------------------------------------------------------
+
+
+def bulk(targets, options):
+    rows = os.path.join(pg.place(), "rows")
+    with open(rows, "w", encoding="utf-8") as f:
+        f.writelines(["x" * 1000 + "\n"] * 200000)
+    print_row(["", *(t.name for t in targets)])
+    print_row(["---", *("--:" for _ in targets)])
+    for name, statement in BULK.items():
+        used = {t: [] for t in targets}
+        for _ in range(options.rounds):
+            for t in targets:
+                with pg.connect(t.port, DATABASE) as conn:
+                    conn.execute("TRUNCATE bulk")
+                before = t.cpu_seconds()
+                with open(rows, "rb") as f:
+                    subprocess.run([pg.PSQL, "-X", "-q", "-At", "-h", "127.0.0.1", "-p", str(t.port), "-U",
+                                    "postgres", "-d", DATABASE, "-c", statement], stdin=f,
+                                   stdout=subprocess.DEVNULL, check=True)
+                used[t].append(t.cpu_seconds() - before)
+        print_row([name, *(f"{statistics.median(used[t]) * 1000:.0f}" for t in targets)])
+
+
 # ---- idle clients ---------------------------------------------------------------------------------
 
 
@@ -241,6 +272,7 @@ def main():
     parser.add_argument("--clients", default="1,16,64,256")
     parser.add_argument("--modes", default=",".join(MODES))
     parser.add_argument("--idle", default="1000,10000", help="idle clients to measure memory at; empty: not")
+    parser.add_argument("--no-bulk", action="store_true")
     parser.add_argument("--no-direct", action="store_true")
     options = parser.parse_args()
     options.clients = [int(n) for n in options.clients.split(",") if n]
@@ -279,6 +311,7 @@ def main():
     with pg.connect(targets[-1].port, DATABASE) as conn:
         for name, query in STREAM_TABLES.items():
             conn.execute(f"CREATE STREAM TABLE {name} AS {query}")
+        conn.execute("CREATE UNLOGGED TABLE bulk (line text)")
 
     if options.modes and options.clients:
         print(f"pgbench -S, pool of {POOL_SIZE}, transaction mode, {options.seconds} s, medians of "
@@ -289,6 +322,9 @@ def main():
         for mode in options.modes:
             for clients in options.clients:
                 measure(targets, mode, clients, options)
+    if not options.no_bulk:
+        print("\nCPU milliseconds for 200 MB, 50 MB, 200 MB\n")
+        bulk([t for t in targets if t.process is not None], options)
     if options.idle:
         print("\nresident memory\n")
         print_row(["", "no client (MB)", *(f"bytes for each of {n}" for n in options.idle)])
