@@ -245,6 +245,7 @@ static void leave(struct client *c)
     if (list_node_is_linked(&c->install_node))
         list_remove(&w->views_waiting, &c->install_node);
     stay(c);
+    session_state_leave(c);
     if (c->pool != NULL)
         pool_remove_client(c->pool, c);
     bool kept_by_job = c->lend != NULL && lending_abandon(c);
@@ -847,6 +848,8 @@ void client_request_begins(struct client *c)
     struct server *s = c->server;
 
     if (s->owed.count == 0) {
+        if (c->session != NULL)
+            session_state_on_request(c);
         c->request_at_us = c->conn.worker->now_us;
         if (c->xact_at_us == 0)
             c->xact_at_us = c->request_at_us;
@@ -936,7 +939,7 @@ static void refuse_query(struct client *c, const struct err *e)
     o->audience = REPLY_SUBSTITUTED;
     o->error_len = bytequeue_len(&frame);
     o->error = frame.ptr; /* head is 0: nothing was consumed */
-    wire_encode_query(&c->server->conn.out, STR("PGTRICKLE_refused"));
+    wire_encode_query(&c->server->conn.out, STR("EXECUTE \"PGTRICKLE_none\""));
     conn_flush(&c->server->conn);
 }
 
@@ -1756,6 +1759,7 @@ void client_on_session_known(struct client *c)
 {
     session_state_on_look_done(c);
     let_go(c);
+    session_state_tell(c, false);
 }
 
 void client_on_session_discarded(struct client *c)
@@ -1872,6 +1876,8 @@ void client_on_request_mark(struct client *c)
 
 void client_on_lend_done(struct client *c)
 {
+    if (c->session != NULL)
+        session_state_tell(c, false);
     conn_wake(&c->conn);
     if (proxy_of(c)->draining)
         client_end_at_boundary(c);

@@ -5,6 +5,7 @@
 #include "base/arena.h"
 #include "proxy/cancel.h"
 #include "proxy/client.h"
+#include "proxy/listener.h"
 #include "proxy/pool_common.h"
 #include "proxy/pool_policy.h"
 #include "proxy/server.h"
@@ -47,6 +48,8 @@ struct pool *pool_get(struct worker *w, struct database *db, struct user *user, 
         list_init(&p->departing);
         list_init(&p->active);
         list_init(&p->busy);
+        list_init(&p->listening);
+        list_init(&p->listeners);
         list_init(&p->opening);
         list_init(&p->clients);
         list_init(&p->waiting);
@@ -70,6 +73,7 @@ void pool_free(struct pool *p)
     bool last = true;
 
     timer_unset(&p->worker->timers, &p->retry_timer);
+    listeners_end(p);
     pthread_mutex_lock(&p->worker->proxy->lock);
     list_remove(&p->db->pools, &p->database_node);
     stats_add(&p->db->past_stats, &p->stats);
@@ -507,6 +511,8 @@ void pool_serve(struct pool *p)
             open_more(p);
     } while (p->serve_again);
     p->serving = false;
+    if (open)
+        listeners_serve(p);
 }
 
 static void deliver_call(struct worker *w, struct letter *l)
@@ -760,6 +766,7 @@ void pool_retire_servers(struct pool *p, const char *reason)
     }
     while ((n = list_first(&p->idle)) != NULL)
         server_close(LIST_ITEM(n, struct server, pool_node), reason);
+    listeners_close(p, reason);
 }
 
 /* ---- upkeep ----------------------------------------------------------------------------- */

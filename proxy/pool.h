@@ -39,6 +39,8 @@ struct pool {
     struct list waiting;        /* struct client.wait_node: wait for a server, FIFO */
     struct list login_waiting;  /* struct client.wait_node: wait for the first parameters */
     struct list replications;   /* struct client.wait_node: wait for a connection of their own */
+    struct list listening;      /* servers that LISTEN for clients */
+    struct list listeners;      /* struct listener.pool_node */
     struct list cancels;        /* struct cancel_request.node: under way, as the next */
     struct list cancels_queued; /* wait for their turn */
     int n_draining;             /* of busy: they may take long to be free */

@@ -18,6 +18,7 @@
 #include "proxy/client.h"
 #include "proxy/client_sql.h"
 #include "proxy/lending.h"
+#include "proxy/listener.h"
 #include "proxy/login.h"
 #include "proxy/session_state.h"
 #include "proxy/settings.h"
@@ -56,6 +57,8 @@ const char *server_state_name(const struct server *s)
     case SERVER_TESTING:
     case SERVER_RESETTING:
         return "tested";
+    case SERVER_LISTENING:
+        return "listening";
     case SERVER_CLOSED:
         break;
     }
@@ -223,6 +226,8 @@ static struct list *list_of(struct server *s, enum server_state state)
     if (s->sent_to != NULL)
         return &p->departing;
     /* The pool must not count on it. */
+    if (s->listener != NULL)
+        return &p->listening;
     if (s->replication != REPLICATION_NONE)
         return &p->active;
     switch (state) {
@@ -237,6 +242,7 @@ static struct list *list_of(struct server *s, enum server_state state)
     case SERVER_TESTING:
     case SERVER_DRAINING:
     case SERVER_RESETTING:
+    case SERVER_LISTENING:
     case SERVER_CLOSED:
         break;
     }
@@ -263,12 +269,19 @@ static struct server *of_timer(struct timer *t)
     return (struct server *)(void *)((char *)t - offsetof(struct server, timer));
 }
 
+static void login_failed(struct server *s, bool connected, struct str frame, struct str message)
+{
+    if (s->listener != NULL)
+        listener_on_failed(s->listener, message);
+    else
+        pool_on_login_failed(s->pool, s, connected, frame, message);
+}
+
 static void on_connect_timeout(struct timer *t)
 {
     struct server *s = of_timer(t);
 
-    pool_on_login_failed(s->pool, s, s->state == SERVER_LOGIN, (struct str){ "", 0 },
-                         STR("connect timeout"));
+    login_failed(s, s->state == SERVER_LOGIN, (struct str){ "", 0 }, STR("connect timeout"));
     server_close(s, "connect timeout");
 }
 
@@ -277,7 +290,8 @@ static void on_test_timeout(struct timer *t)
     server_close(of_timer(t), "test query timeout");
 }
 
-struct server *server_open(struct pool *p, bool from_reserve, struct client *for_client)
+static struct server *open_server(struct pool *p, bool from_reserve, struct client *for_client,
+                                  struct listener *listener)
 {
     struct worker *w = p->worker;
     struct proxy *proxy = w->proxy;
@@ -290,7 +304,8 @@ struct server *server_open(struct pool *p, bool from_reserve, struct client *for
     s->pool = p;
     s->id = proxy_next_id(proxy);
     s->from_reserve = from_reserve;
-    s->opening = true;
+    s->listener = listener;
+    s->opening = listener == NULL;
     s->tx_status = STATUS_IDLE;
     wire_reader_init(&s->reader, SENT_BY_BACKEND, WHOLE_MAX);
     server_statements_init(&s->statements);
@@ -336,6 +351,16 @@ static void stay(struct server *s)
     list_remove(&s->conn.worker->leaving, &s->leaver.node);
     pool_on_server_kept(s->sent_to);
     s->sent_to = NULL;
+}
+
+struct server *server_open(struct pool *p, bool from_reserve, struct client *for_client)
+{
+    return open_server(p, from_reserve, for_client, NULL);
+}
+
+struct server *server_open_listener(struct pool *p, struct listener *l)
+{
+    return open_server(p, false, NULL, l);
 }
 
 static void arrive(struct worker *w, struct letter *l)
@@ -403,6 +428,13 @@ void server_close(struct server *s, const char *reason)
         owed_pop(s);
     s->client = NULL;
     conn_close(&s->conn);
+    if (s->listener != NULL) {
+        struct listener *l = s->listener;
+        s->listener = NULL;
+        listener_on_closed(l);
+        proxy_on_gone(proxy_of(s));
+        return;
+    }
     pool_on_server_closed(p, s->opening);
 }
 
@@ -469,7 +501,7 @@ static void send_startup(struct server *s)
     startup_encode_param(out, STR("user"), str_from(s->pool->user->name));
     startup_encode_param(out, STR("database"), str_from(s->pool->db->server_dbname));
     if (entry != NULL) {
-        if (entry->client_encoding != NULL)
+        if (entry->client_encoding != NULL && s->listener == NULL)
             startup_encode_param(out, STR("client_encoding"), str_from(entry->client_encoding));
         if (entry->datestyle != NULL)
             startup_encode_param(out, STR("datestyle"), str_from(entry->datestyle));
@@ -480,13 +512,15 @@ static void send_startup(struct server *s)
     }
     if (s->replication != REPLICATION_NONE)
         put_replication_params(s);
+    if (s->listener != NULL && listener_encoding(s->listener) != NULL)
+        startup_encode_param(out, STR("client_encoding"), str_from(listener_encoding(s->listener)));
     startup_encode_end(out, m);
     conn_flush(&s->conn);
 }
 
 static void login_fail(struct server *s, struct str frame, const char *message)
 {
-    pool_on_login_failed(s->pool, s, true, frame, str_from(message));
+    login_failed(s, true, frame, str_from(message));
     server_close(s, "login failed");
 }
 
@@ -499,7 +533,7 @@ void server_login_failed(struct server *s, const char *message)
 static void fail_tls(struct server *s, const char *reason)
 {
     server_log(s, LEVEL_WARNING, "%s", reason);
-    pool_on_login_failed(s->pool, s, true, (struct str){ "", 0 }, str_from(reason));
+    login_failed(s, true, (struct str){ "", 0 }, str_from(reason));
     server_close(s, reason);
 }
 
@@ -567,8 +601,8 @@ static void finish_login(struct server *s)
     const struct config_database *entry = s->pool->db->entry;
 
     /* Physical replication knows no SQL. */
-    if (!s->connect_query_sent && entry != NULL && entry->connect_query != NULL &&
-        s->replication != REPLICATION_PHYSICAL) {
+    if (!s->connect_query_sent && entry != NULL && s->listener == NULL &&
+        entry->connect_query != NULL && s->replication != REPLICATION_PHYSICAL) {
         s->connect_query_sent = true;
         wire_encode_query(&s->conn.out, str_from(entry->connect_query));
         conn_flush(&s->conn);
@@ -576,6 +610,12 @@ static void finish_login(struct server *s)
     }
     timer_unset(&s->conn.worker->timers, &s->timer);
     login_forget_server(s);
+    if (s->listener != NULL) {
+        text_free(&s->welcome);
+        move(s, SERVER_LISTENING);
+        listener_on_ready(s->listener);
+        return;
+    }
     s->opening = false;
     pool_on_login_over(s->pool);
     if (s->replication != REPLICATION_NONE) {
@@ -692,6 +732,8 @@ static void on_error_in_use(struct server *s, const struct wire_piece *f, struct
     }
     s->copy_in = false;
     bool again = f->ends && batch_on_error(s, o, f->body);
+    if (c != NULL && c->session != NULL && !again)
+        session_state_on_error(c);
     if (c == NULL || again) {
         /* Nobody is there to see it, or it is not shown. */
     } else if (o != NULL && o->audience == REPLY_SUBSTITUTED && is_substituted(o, f->body)) {
@@ -852,7 +894,7 @@ static void on_ready(struct server *s, const struct wire_piece *f, struct run *r
         owed_succeed(s);
     }
     s->in_pipeline = has_extended_owed(s);
-    if (sets)
+    if (sets && c != NULL)
         on_settings_set(s);
     switch (s->state) {
     case SERVER_SYNCING:
@@ -879,6 +921,7 @@ static void on_ready(struct server *s, const struct wire_piece *f, struct run *r
     case SERVER_CONNECTING:
     case SERVER_LOGIN:
     case SERVER_IDLE:
+    case SERVER_LISTENING:
     case SERVER_CLOSED:
     case SERVER_IN_USE:
         break;
@@ -920,6 +963,10 @@ static void on_ready(struct server *s, const struct wire_piece *f, struct run *r
     }
     if (s->owed.count == 0 && !list_is_empty(&s->pool->cancels_queued))
         cancel_drop_queued(s);
+    if (c->session != NULL && status == STATUS_IDLE) {
+        run_end(s, r);
+        session_state_tell(c, true);
+    }
     run_add(s, r, f->bytes);
     if (s->owed.count == 0 || owed_first(s)->audience == REPLY_FAKED) {
         run_end(s, r);
@@ -987,7 +1034,8 @@ static bool on_piece(struct server *s, const struct wire_piece *f, struct run *r
                 run_add(s, r, f->bytes);
             return true;
         case BE_NOTIFICATION:
-            if (s->state == SERVER_IN_USE)
+            /* In transaction pooling they come by the listener. */
+            if (s->state == SERVER_IN_USE && pool_mode_of(s->pool) == POOL_MODE_SESSION)
                 run_add(s, r, f->bytes);
             return true;
         case BE_PARAMETER_STATUS:
@@ -1123,8 +1171,8 @@ static size_t on_bytes(struct conn *conn, struct str bytes)
         if (result != WIRE_FRAME) {
             run_end(s, &r);
             if (s->state == SERVER_LOGIN)
-                pool_on_login_failed(s->pool, s, true, (struct str){ "", 0 },
-                                     STR("the server does not speak the protocol"));
+                login_failed(s, true, (struct str){ "", 0 },
+                             STR("the server does not speak the protocol"));
             lose(s, "bad packet from server", (struct str){ "", 0 });
             return used;
         }
@@ -1158,6 +1206,13 @@ static size_t on_bytes(struct conn *conn, struct str bytes)
         case SERVER_RESETTING:
             go_on = on_piece(s, &f, &r);
             break;
+        case SERVER_LISTENING:
+            if (f.tag == BE_PARAMETER_STATUS && f.ends)
+                on_parameter(s, f.bytes, f.body);
+            else
+                listener_on_piece(s->listener, &f);
+            go_on = s->state != SERVER_CLOSED;
+            break;
         case SERVER_CONNECTING:
         case SERVER_CLOSED:
             go_on = false;
@@ -1186,13 +1241,13 @@ static void on_gone(struct conn *conn, const char *reason)
         text_init(&t);
         text_printf(&t, "%s", reason != NULL ? reason : "connection closed");
         server_log(s, LEVEL_WARNING, "connect failed: %s", t.ptr);
-        pool_on_login_failed(s->pool, s, false, (struct str){ "", 0 }, STR("connect failed"));
+        login_failed(s, false, (struct str){ "", 0 }, STR("connect failed"));
         text_free(&t);
         server_close(s, "connect failed");
     } else if (conn->securing && reason != NULL) {
         fail_tls(s, reason);
     } else if (s->state == SERVER_LOGIN) {
-        pool_on_login_failed(s->pool, s, true, (struct str){ "", 0 }, STR("server conn crashed?"));
+        login_failed(s, true, (struct str){ "", 0 }, STR("server conn crashed?"));
         server_close(s, "server conn crashed?");
     } else {
         lose(s, "server conn crashed?", (struct str){ "", 0 });

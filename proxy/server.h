@@ -28,6 +28,7 @@
 #include "proxy/server_tls.h"
 #include "proxy/timers.h"
 
+struct listener;
 struct settings;
 
 enum server_state {
@@ -39,6 +40,7 @@ enum server_state {
     SERVER_TESTING,   /* probe */
     SERVER_DRAINING,  /* its client is gone: what it runs is cancelled and rolled back */
     SERVER_RESETTING, /* server_reset_query */
+    SERVER_LISTENING, /* for the pool's clients: proxy/listener.h */
     SERVER_CLOSED,
 };
 
@@ -102,7 +104,8 @@ struct server {
     struct letter letter;
     uint64_t id;
     enum server_state state;
-    struct client *client; /* IN_USE, SYNCING; of a replication connection always */
+    struct listener *listener; /* a connection for LISTEN; NULL: any other */
+    struct client *client;     /* IN_USE, SYNCING; of a replication connection always */
     enum replication replication;
     bool opening;       /* counted as such in its pool's common */
     struct timer timer; /* connect, login, probe */
@@ -156,6 +159,8 @@ struct server *server_open(struct pool *p, bool from_reserve, struct client *for
 /* An idle one goes to the same pool of another worker when this event is over; nobody here gets it
  * any more. */
 void server_send(struct server *s, struct pool *to);
+/* One that listens for the clients of the pool; it is in no limit. */
+struct server *server_open_listener(struct pool *p, struct listener *l);
 /* Takes the server out of the pool and closes it; its client, if any, must have been unlinked. */
 void server_close(struct server *s, const char *reason);
 /* Takes the client off and closes; the client is told the reason. */

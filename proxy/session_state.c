@@ -8,6 +8,7 @@
 #include "protocol/query_simple.h"
 #include "protocol/status.h"
 #include "proxy/client.h"
+#include "proxy/listener.h"
 #include "proxy/server.h"
 #include "proxy/session_scan.h"
 #include "proxy/settings.h"
@@ -22,6 +23,9 @@ struct session {
     struct text asked_for; /* names, in the order of its columns */
     int look_results;      /* of its statements, so far */
     bool look_failed;
+    int heard_result;  /* the statement of the look that tells them */
+    struct text heard; /* channels that its server listens to, each with its NUL */
+    struct hearing hearing;
     unsigned pinned;        /* kinds */
     const char *pin_reason; /* of session_state_pin */
     uint64_t pinned_at_us;
@@ -72,8 +76,36 @@ static struct session *session_of(struct client *c)
         c->session = mem_alloc(sizeof(*c->session));
         text_init(&c->session->names);
         text_init(&c->session->asked_for);
+        text_init(&c->session->heard);
+        hearing_init(&c->session->hearing);
     }
     return c->session;
+}
+
+struct hearing *session_state_hearing(struct client *c)
+{
+    return &c->session->hearing;
+}
+
+void session_state_on_request(struct client *c)
+{
+    listener_new_request(&c->session->hearing);
+}
+
+void session_state_on_error(struct client *c)
+{
+    listener_undo(&c->session->hearing);
+}
+
+void session_state_tell(struct client *c, bool before_ready)
+{
+    listener_tell(c, &c->session->hearing, before_ready);
+}
+
+void session_state_leave(struct client *c)
+{
+    if (c->session != NULL)
+        listener_forget(c, &c->session->hearing);
 }
 
 void session_state_free(struct client *c)
@@ -85,6 +117,7 @@ void session_state_free(struct client *c)
         return;
     text_free(&ss->names);
     text_free(&ss->asked_for);
+    text_free(&ss->heard);
     free(ss);
 }
 
@@ -164,12 +197,41 @@ static bool standard_strings(const struct client *c)
     return v == NULL || strcmp(v, "off") != 0;
 }
 
+/* The listener must listen before the client's server does. */
+static enum session_next listen(struct client *c, const struct text *channels, struct err *e)
+{
+    struct str rest = text_str(channels), channel;
+    enum session_next next = SESSION_GO_ON;
+
+    while (next_name(&rest, &channel)) {
+        switch (listener_listen(c, &session_of(c)->hearing, channel, e)) {
+        case LISTENER_LISTENS:
+            break;
+        case LISTENER_WAITS:
+            next = SESSION_WAITS;
+            break;
+        case LISTENER_FAILED:
+            return SESSION_REFUSED;
+        }
+    }
+    return next;
+}
+
+static void unlisten(struct client *c, const struct text *channels)
+{
+    struct str rest = text_str(channels), channel;
+
+    while (next_name(&rest, &channel))
+        listener_unlisten(&session_of(c)->hearing, channel);
+}
+
 enum session_next session_state_on_text(struct client *c, struct str text, bool many, struct err *e)
 {
     struct session_found found;
     enum session_next next = SESSION_GO_ON;
 
-    if (pool_mode_of(c->pool) == POOL_MODE_SESSION || !session_scan_wants(text, many))
+    if (c->replication != REPLICATION_NONE || pool_mode_of(c->pool) == POOL_MODE_SESSION ||
+        !session_scan_wants(text, many))
         return SESSION_GO_ON;
     session_scan(text, standard_strings(c), &found);
     switch (config_session_state(proxy_of(c)->config, c->db->entry, c->pool->user->entry)) {
@@ -177,17 +239,21 @@ enum session_next session_state_on_text(struct client *c, struct str text, bool 
         next = refuse(found.makes, e);
         break;
     case SESSION_STATE_IGNORE:
-        found.touches = found.ends = 0;
+        found.touches &= SESSION_LISTEN | SESSION_UNLISTEN;
+        found.ends = 0;
         break;
     case SESSION_STATE_PIN:
     case SESSION_STATE_UNSET:
         break;
     }
+    if (next == SESSION_GO_ON && (found.touches & SESSION_LISTEN))
+        next = listen(c, &found.channels, e);
     if (next == SESSION_GO_ON) {
+        if (found.touches & SESSION_UNLISTEN)
+            unlisten(c, &found.unlistens);
         if (found.touches & SESSION_SETTINGS)
             touch_names(c, &found.names);
-        unsigned touches =
-            found.touches & ~(unsigned)(SESSION_SETTINGS | SESSION_LISTEN | SESSION_UNLISTEN);
+        unsigned touches = found.touches & ~(unsigned)SESSION_SETTINGS;
         if (c->session != NULL)
             touches |= found.ends & c->session->pinned;
         if (touches != 0)
@@ -279,14 +345,23 @@ bool session_state_may_let_go(struct client *c)
         text_clear(&ss->names);
         ss->look_results = 0;
         ss->look_failed = false;
+        text_clear(&ss->heard);
         text_init(&sql);
         bool asks = put_look(c, &sql);
+        ss->heard_result = asks ? 1 : 0;
+        if (ss->asked & SESSION_LISTEN) {
+            text_put(&sql, asks ? ";" : "");
+            text_put(&sql, "SELECT pg_catalog.pg_listening_channels();UNLISTEN *");
+            asks = true;
+        }
         if (asks) {
             wire_encode_query(&c->server->conn.out, text_str(&sql));
             conn_flush(&c->server->conn);
             server_owe(c->server, ENDS_QUERY, REPLY_SWALLOWED)->looks = true;
         } else {
             set_pinned(c, ss->pinned | (ss->asked & STICKY));
+            if (ss->asked & SESSION_UNLISTEN)
+                listener_settle(c, &ss->hearing, (struct str){ "", 0 });
             ss->asked = 0;
         }
         text_free(&sql);
@@ -302,7 +377,17 @@ void session_state_on_look_row(struct client *c, struct str body)
     struct str names, name, value;
     bool is_null;
 
-    if (ss == NULL || ss->look_results > 0)
+    if (ss == NULL)
+        return;
+    if ((ss->asked & SESSION_LISTEN) && ss->look_results == ss->heard_result) {
+        wire_u16(&row);
+        value = wire_value(&row, &is_null);
+        text_put_str(&ss->heard, value);
+        text_put_char(&ss->heard, '\0');
+        ss->look_failed = ss->look_failed || !wire_at_end(&row) || value.len == 0;
+        return;
+    }
+    if (ss->look_results > 0)
         return;
     pinned = ss->pinned & ~ss->asked;
     wire_u16(&row);
@@ -353,11 +438,15 @@ void session_state_on_look_done(struct client *c)
         return;
     if (ss->look_failed || ss->look_results == 0) {
         session_state_pin(c, "unknown state");
+        text_clear(&ss->heard);
     } else {
         settings_unref(c->server->settings);
         c->server->settings = settings_ref(c->settings);
         c->server->settings_doubt = false;
     }
+    if (ss->asked & (SESSION_LISTEN | SESSION_UNLISTEN))
+        listener_settle(c, &ss->hearing, text_str(&ss->heard));
+    text_clear(&ss->heard);
     ss->asked = 0;
     text_clear(&ss->asked_for);
 }
@@ -417,10 +506,14 @@ void session_state_on_tag(struct client *c, struct str tag)
         client_on_session_discarded(c);
         if (c->session != NULL) {
             c->session->touched &= SESSION_LOAD;
+            listener_forget(c, &c->session->hearing);
             text_clear(&c->session->names);
             c->session->pin_reason = NULL;
             set_pinned(c, c->session->pinned & SESSION_LOAD);
         }
+    } else if (str_equal(tag, STR("ROLLBACK"))) {
+        if (c->session != NULL)
+            listener_undo(&c->session->hearing);
     } else if ((str_equal(tag, STR("SET")) || str_equal(tag, STR("RESET"))) &&
                (pool_mode_of(c->pool) == POOL_MODE_SESSION ||
                 config_session_state(proxy_of(c)->config, c->db->entry, c->pool->user->entry) ==

@@ -22,7 +22,7 @@
 #include "base/text.h"
 
 struct client;
-struct server;
+struct hearing;
 struct session; /* of a client that had use for one; struct client.session */
 
 enum session_next {
@@ -65,6 +65,17 @@ enum session_left session_state_left(const struct client *c);
  * or the text's. */
 const char *session_state_pinned_by(const struct client *c, struct text *t, uint64_t *since_us);
 
+/* What it hears of LISTEN; the client has a session. */
+struct hearing *session_state_hearing(struct client *c);
+/* A request is sent and no reply is owed. */
+void session_state_on_request(struct client *c);
+/* An error was sent to the client. */
+void session_state_on_error(struct client *c);
+/* Notifications that wait are told, where this is the time; see listener_tell. */
+void session_state_tell(struct client *c, bool before_ready);
+
+/* The client is closed. */
+void session_state_leave(struct client *c);
 void session_state_free(struct client *c);
 
 #endif

@@ -294,3 +294,132 @@ def test_state_that_cannot_follow_is_refused_or_ignored_where_that_is_wanted(wor
             a.execute("CREATE TEMP TABLE seen (a int)")
             expect("B's timeout", show(b, "statement_timeout"), "9s")
             b.execute("SELECT * FROM seen")
+
+
+# ---- LISTEN -------------------------------------------------------------------------------------
+
+
+class Ears:
+    """All that a connection hears: while it executes, and by looking at its socket."""
+
+    def __init__(self, conn):
+        self.conn = conn
+        self.got = []
+        conn.add_notify_handler(lambda n: self.got.append((n.channel, n.payload)))
+
+    def heard(self, *wanted):
+        pg.wait_until(lambda: self.look() >= len(wanted), 10, lambda: f"{len(wanted)} of {self.got}")
+        expect("what was heard", self.got[:len(wanted)], list(wanted))
+        del self.got[:len(wanted)]
+
+    def look(self):
+        self.conn.pgconn.consume_input()
+        while n := self.conn.pgconn.notifies():
+            encoding = self.conn.info.encoding
+            self.got.append((n.relname.decode(encoding), n.extra.decode(encoding)))
+        return len(self.got)
+
+    def nothing_more(self, other):
+        """All that was notified before has been delivered, and it was nothing."""
+        self.conn.execute("LISTEN fence")
+        other.execute("NOTIFY fence")
+        self.heard(("fence", ""))
+        self.conn.execute("UNLISTEN fence")
+
+
+def listening(world):
+    """Server connections that listen for clients."""
+    with world.cluster.connect() as c:
+        return c.execute("""SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN "%'
+                         OR query LIKE 'UNLISTEN "%'""").fetchone()[0]
+
+
+@smoke
+def test_listen_and_notify(world):
+    with pooler(world) as d, d.connect() as a, d.connect() as b, world.cluster.connect() as direct:
+        hears, hears_b = Ears(a), Ears(b)
+        a.execute("LISTEN news")
+        b.execute("NOTIFY news, 'one'")
+        a.execute("NOTIFY news, 'own'")
+        direct.execute("NOTIFY news, 'direct'")
+        direct.execute("NOTIFY other, 'not for us'")
+        hears.heard(("news", "one"), ("news", "own"), ("news", "direct"))
+        # Folded, quoted, cut at 63 bytes; several at once; prepared.
+        long = "n" * 70
+        a.execute(f'LISTEN Mixed; LISTEN "Mixed"; LISTEN {long}')
+        for channel in ("MIXED", '"Mixed"', long):
+            direct.execute(f"NOTIFY {channel}")
+        hears.heard(("mixed", ""), ("Mixed", ""), ("n" * 63, ""))
+        a.execute('UNLISTEN "Mixed"', prepare=True)
+        direct.execute('NOTIFY "Mixed"')
+        direct.execute("NOTIFY mixed")
+        hears.heard(("mixed", ""))
+        hears.nothing_more(direct)
+        # Effective with the transaction, undone with it.
+        with a.transaction(force_rollback=True):
+            a.execute("LISTEN undone")
+        with a.transaction():
+            a.execute("LISTEN kept")
+            with a.transaction(force_rollback=True):
+                a.execute("LISTEN undone_too")
+            direct.execute("NOTIFY kept, 'too early'")
+            direct.execute("NOTIFY news, 'in between'")
+        with a.transaction(force_rollback=True):
+            a.execute("UNLISTEN *")
+        with a.transaction():
+            a.execute("UNLISTEN news")
+            a.execute("LISTEN news")
+        for channel in ("undone", "undone_too", "kept", "news"):
+            direct.execute(f"NOTIFY {channel}, 'x'")
+        hears.heard(("news", "in between"), ("kept", "x"), ("news", "x"))
+        hears.nothing_more(direct)
+        # All told once, in order, whatever else runs.
+        b.execute("LISTEN news")
+        for i in range(200):
+            direct.execute("SELECT pg_notify('news', %s)", (str(i),))
+            a.execute("SELECT 1")
+        wanted = [("news", str(i)) for i in range(200)]
+        hears.heard(*wanted)
+        hears_b.heard(*wanted)
+        expect("listeners", listening(world), 1)
+        a.execute("DISCARD ALL")
+        direct.execute("NOTIFY news, 'z'")
+        hears_b.heard(("news", "z"))
+        hears.nothing_more(direct)
+        b.execute("UNLISTEN *")
+        pg.wait_until(lambda: listening(world) == 0, 10, "the listener's end")
+
+
+@only(15)
+def test_a_listener_that_is_lost_comes_back_and_its_clients_know(world):
+    kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN \"%'"
+    with pooler(world, server_login_retry=1) as d, d.connect() as a, world.cluster.connect() as direct:
+        hears, notices = Ears(a), []
+        a.add_notice_handler(lambda n: notices.append(n.message_primary))
+        a.execute("LISTEN news")
+        direct.execute(kill)
+        pg.wait_until(lambda: a.execute("SELECT 1") and notices, 10, "a notice")
+        if "may have been missed" not in notices[0]:
+            raise pg.Failure(f"{notices}")
+        pg.wait_until(lambda: listening(world) == 1, 10, "another listener")
+        direct.execute("NOTIFY news, 'again'")
+        hears.heard(("news", "again"))
+        with d.connect("pgbouncer") as console:
+            console.execute("SET listen_lost_disconnect = 1")
+        direct.execute(kill)
+        with contextlib.suppress(psycopg.OperationalError):
+            pg.wait_until(hears.look, 10, "the end of the connection")
+            raise pg.Failure("not told")
+
+
+@only(15)
+def test_a_listener_in_another_encoding(world):
+    with pooler(world) as d, d.connect(client_encoding="LATIN1") as a, d.connect() as b, \
+            world.cluster.connect() as direct:
+        hears, hears_b = Ears(a), Ears(b)
+        a.execute('LISTEN "Töpfe"')
+        b.execute('LISTEN "Töpfe"')
+        direct.execute("SELECT pg_notify('Töpfe', 'für alle')")
+        hears.heard(("Töpfe", "für alle"))
+        hears_b.heard(("Töpfe", "für alle"))
+        expect("listeners", listening(world), 2)
