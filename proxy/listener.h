@@ -1,16 +1,17 @@
 /* LISTEN in transaction pooling.
  *
  * A client that says LISTEN has no server connection of its own on which PostgreSQL could notify
- * it. A listener does: a server connection of the pool (one for each client_encoding, for that is
- * what names and payloads are in) that does nothing but LISTEN, to all channels that some client of
- * the pool wants, and whose notifications are passed on. It is opened with the first LISTEN, closed
- * with the last, and counts in no limit.
+ * it. A listener does: a server connection of the pool (one on each worker, and for each
+ * client_encoding, for that is what names and payloads are in) that does nothing but LISTEN, to all
+ * channels that some client of the pool wants, and whose notifications are passed on. It is opened
+ * with the first LISTEN, closed with the last, and counts in no limit.
  *
  * The client's LISTEN is sent to its server as it is, but only after the listener listens to the
  * channel: so nothing that is committed later is missed. Whether it took effect (COMMIT, ROLLBACK,
  * savepoints, errors) the server says at the end of the transaction: proxy/session_state.c asks it
  * for its pg_listening_channels() and has it UNLISTEN. What arrived in between is kept back until
- * then (`early`). UNLISTEN takes effect when its transaction ends without an error or ROLLBACK.
+ * then (`early`); a notification that is committed while the transaction runs may be told too.
+ * UNLISTEN takes effect when its transaction ends without an error or ROLLBACK.
  *
  * A client is told between transactions, never inside of one, as by PostgreSQL. When the listener's
  * connection is lost, it is opened again, and the clients are told that notifications may have been
