@@ -86,12 +86,6 @@ static void op_stop(struct io *io)
     of_io(io)->stopped = true;
 }
 
-/* Letters are delivered after each event (world_settle). */
-static void op_wake(struct io *io)
-{
-    (void)io;
-}
-
 static void op_listen_stop(struct io *io, bool tcp, bool unix_socket)
 {
     (void)io;
@@ -186,6 +180,18 @@ bool world_run_jobs(struct world *w)
     return true;
 }
 
+/* The peer is the same whoever has the conn; there are no threads that could be halted. */
+static void op_nothing(struct io *io)
+{
+    (void)io;
+}
+
+static void op_nothing_with(struct io *io, struct conn *c)
+{
+    (void)io;
+    (void)c;
+}
+
 static const struct io_ops ops = {
     .connect = op_connect,
     .send = op_send,
@@ -198,7 +204,11 @@ static const struct io_ops ops = {
     .listen_pause = op_listen_pause,
     .configured = op_configured,
     .notify = op_notify,
-    .wake = op_wake,
+    .wake = op_nothing,
+    .detach = op_nothing_with,
+    .attach = op_nothing_with,
+    .halt = op_nothing,
+    .release = op_nothing,
     .tls_load = op_tls_load,
     .tls_unref = op_tls_unref,
     .tls_start = op_tls_start,
@@ -230,8 +240,11 @@ struct world *world_new(const char *ini, const char *users)
     w->now_us = 1000000;
     w->accepts = true;
     text_init(&w->notified);
-    struct io *io = (struct io *)(void *)w;
-    w->proxy = proxy_new(config, list, NULL, NULL, &ops, &io, 1, w->now_us, 1700000000000000);
+    struct io *ios[WORKERS_MAX];
+    int n = config->worker_threads > 0 ? config->worker_threads : 1;
+    for (int i = 0; i < n; i++)
+        ios[i] = (struct io *)(void *)w;
+    w->proxy = proxy_new(config, list, NULL, NULL, &ops, ios, n, w->now_us, 1700000000000000);
     w->worker = w->proxy->workers[0];
     assert_true(proxy_load_tls(w->proxy, &e));
     return w;
@@ -244,10 +257,10 @@ void world_settle(struct world *w)
 
     do {
         any = false;
-        for (int i = 0; i < w->proxy->n_workers; i++) {
+        for (int i = 0; i < w->proxy->n_workers; i++)
             worker_settle(w->proxy->workers[i]);
+        for (int i = 0; i < w->proxy->n_workers; i++)
             any = worker_run_letters(w->proxy->workers[i]) || any;
-        }
         if (!w->jobs_wait)
             any = world_run_jobs(w) || any;
     } while (any);
@@ -271,18 +284,40 @@ void world_free(struct world *w)
     free(w);
 }
 
+static void set_clock(struct world *w, uint64_t now_us)
+{
+    w->now_us = now_us;
+    for (int i = 0; i < w->proxy->n_workers; i++)
+        w->proxy->workers[i]->now_us = now_us;
+}
+
+/* Who has something to do first. */
+static struct worker *next_worker(struct world *w)
+{
+    struct worker *next = w->worker;
+
+    for (int i = 1; i < w->proxy->n_workers; i++)
+        if (worker_next_timer(w->proxy->workers[i]) < worker_next_timer(next))
+            next = w->proxy->workers[i];
+    return next;
+}
+
+uint64_t world_next_timer(struct world *w)
+{
+    return worker_next_timer(next_worker(w));
+}
+
 void world_run_until(struct world *w, uint64_t until)
 {
     uint64_t at;
 
-    while ((at = worker_next_timer(w->worker)) <= until) {
-        if (at > w->now_us)
-            w->now_us = at;
-        w->worker->now_us = w->now_us;
-        worker_run_timers(w->worker);
+    while ((at = world_next_timer(w)) <= until) {
+        struct worker *worker = next_worker(w);
+        set_clock(w, at > w->now_us ? at : w->now_us);
+        worker_run_timers(worker);
         world_settle(w);
     }
-    w->worker->now_us = w->now_us = until;
+    set_clock(w, until);
 }
 
 void world_sleep(struct world *w, double seconds)
@@ -293,7 +328,7 @@ void world_sleep(struct world *w, double seconds)
 struct peer *world_accept(struct world *w)
 {
     struct address a = { .host = "10.9.9.9", .port = 40000 };
-    struct client *c = client_new(w->worker, &a);
+    struct client *c = client_new(proxy_least_loaded(w->proxy), &a);
     struct peer *p = peer_new(w, &c->conn);
 
     p->taken = p->reading = c->conn.reading = true;

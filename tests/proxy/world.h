@@ -46,12 +46,15 @@ struct world {
 };
 
 /* ini: the lines of [pgbouncer]; one database `db` on 10.0.0.1:5432 is added unless the lines have
- * a [databases] section. users: the auth_file, or NULL. */
+ * a [databases] section. users: the auth_file, or NULL. One worker unless worker_threads says more:
+ * all run on the caller's thread, and letters between them arrive after each event. */
 struct world *world_new(const char *ini, const char *users);
 void world_free(struct world *w);
 bool world_run_jobs(struct world *w); /* the next one; false: there is none */
 
 void world_sleep(struct world *w, double seconds);
+/* When something is due by itself. */
+uint64_t world_next_timer(struct world *w);
 /* To a point of time: fires the timers that are due on the way. */
 void world_run_until(struct world *w, uint64_t until_us);
 /* After calls into the core that are no events of a peer. */

@@ -47,6 +47,7 @@ struct asker;
 
 struct sim {
     struct world *world;
+    struct config *first_config; /* a reference */
     uint64_t rng;
     uint64_t seed;
     bool transactions; /* the pool mode allows them */

@@ -22,6 +22,7 @@
 
 #include "base/arena.h"
 #include "proxy/pool.h"
+#include "proxy/pool_common.h"
 
 #define SEEDS 40
 #define PLAY_US 40000000  /* of faults, per seed */
@@ -216,28 +217,84 @@ void sim_keep_cancel(struct sim *s, struct link *l)
 
 /* ---- what must hold --------------------------------------------------------------------- */
 
+static void check_server(struct sim *s, const struct worker *w, const struct server *sv)
+{
+    bool held = sv->state == SERVER_IN_USE || sv->state == SERVER_SYNCING;
+
+    if (held != (sv->client != NULL) || (held && sv->client->server != sv))
+        sim_fail(s, "a server's holder does not hold it");
+    if (held && sv->cancels > 0 && sv->client->state == CLIENT_CLOSED)
+        sim_fail(s, "a server is held by a client that is gone");
+    if (sv->conn.worker != w || sv->pool->worker != w)
+        sim_fail(s, "a server is not where it belongs");
+    if (held && sv->client->conn.worker != w)
+        sim_fail(s, "a server's client is another worker's");
+}
+
+static void check_client(struct sim *s, const struct client *c)
+{
+    if ((c->state == CLIENT_ACTIVE) != (c->server != NULL) && c->state != CLIENT_WAITING)
+        sim_fail(s, "a client is %s and %s a server", client_state_name(c),
+                 c->server != NULL ? "has" : "lacks");
+    if (c->server != NULL && c->server->client != c)
+        sim_fail(s, "a client's server serves another");
+}
+
+/* The places that are taken, and no more than there are. Between two events none is promised. */
+static void check_limits(struct sim *s, const struct database *db, int n_servers)
+{
+    const struct config *conf = s->world->proxy->config;
+    int limit = config_max_db_connections(conf, db->entry);
+
+    if (db->n_servers != n_servers)
+        sim_fail(s, "%d servers and %d places", n_servers, db->n_servers);
+    bool changed = conf != s->first_config; /* a limit may have been lowered */
+    if (!changed && limit > 0 && n_servers > limit)
+        sim_fail(s, "%d servers where %d may be", n_servers, limit);
+    LIST_FOREACH(&db->commons, n)
+    {
+        const struct pool_common *c = LIST_ITEM(n, struct pool_common, database_node);
+        int size = conf->default_pool_size + conf->reserve_pool_size;
+        int opening = 0, incoming = 0, granted = 0;
+        if (!changed && c->servers > size)
+            sim_fail(s, "%d servers in a pool of %d", c->servers, size);
+        for (int i = 0; i < c->n_parts; i++) {
+            const struct pool *p = c->parts[i].pool;
+            opening += p != NULL ? (int)p->opening.count : 0;
+            incoming += c->parts[i].incoming;
+            granted += c->parts[i].granted;
+        }
+        if (incoming != 0 || granted != 0 || opening != c->opening)
+            sim_fail(s, "%d servers are on their way, %d places promised, %d of %d opening",
+                     incoming, granted, opening, c->opening);
+    }
+}
+
 static void check_core(struct sim *s)
 {
-    struct worker *w = s->world->worker;
+    struct proxy *p = s->world->proxy;
+    int n_servers = 0;
 
-    LIST_FOREACH(&w->servers, n)
-    {
-        struct server *sv = LIST_ITEM(n, struct server, worker_node);
-        bool held = sv->state == SERVER_IN_USE || sv->state == SERVER_SYNCING;
-        if (held != (sv->client != NULL) || (held && sv->client->server != sv))
-            sim_fail(s, "a server's holder does not hold it");
-        if (held && sv->cancels > 0 && sv->client->state == CLIENT_CLOSED)
-            sim_fail(s, "a server is held by a client that is gone");
+    for (int i = 0; i < p->n_workers; i++) {
+        const struct worker *w = p->workers[i];
+        LIST_FOREACH(&w->servers, n)
+        check_server(s, w, LIST_ITEM(n, struct server, worker_node));
+        LIST_FOREACH(&w->clients, n)
+        check_client(s, LIST_ITEM(n, struct client, worker_node));
+        n_servers += (int)w->servers.count;
     }
-    LIST_FOREACH(&w->clients, n)
-    {
-        struct client *c = LIST_ITEM(n, struct client, worker_node);
-        if ((c->state == CLIENT_ACTIVE) != (c->server != NULL) && c->state != CLIENT_WAITING)
-            sim_fail(s, "a client is %s and %s a server", client_state_name(c),
-                     c->server != NULL ? "has" : "lacks");
-        if (c->server != NULL && c->server->client != c)
-            sim_fail(s, "a client's server serves another");
-    }
+    struct list_node *db = list_first(&p->database_list);
+    check_limits(s, LIST_ITEM(db, struct database, list_node), n_servers);
+}
+
+static unsigned clients_left(const struct sim *s)
+{
+    const struct proxy *p = s->world->proxy;
+    unsigned n = 0;
+
+    for (int i = 0; i < p->n_workers; i++)
+        n += p->workers[i]->clients.count;
+    return n;
 }
 
 /* ---- the world's turn ------------------------------------------------------------------- */
@@ -390,7 +447,7 @@ static void check_empty(struct sim *s)
 {
     struct proxy *p = s->world->proxy;
 
-    if (!list_is_empty(&s->world->worker->clients) || p->n_clients != 0)
+    if (clients_left(s) > 0 || p->n_clients != 0)
         sim_fail(s, "all have left and %d clients are counted", p->n_clients);
     LIST_FOREACH(&p->database_list, n)
     {
@@ -398,12 +455,10 @@ static void check_empty(struct sim *s)
         if (db->n_clients != 0)
             sim_fail(s, "all have left and the database counts %d clients", db->n_clients);
     }
-    LIST_FOREACH(&s->world->worker->servers, n)
-    {
-        const struct server *sv = LIST_ITEM(n, struct server, worker_node);
-        if (sv->client != NULL)
-            sim_fail(s, "all have left and a server is held");
-    }
+    for (int i = 0; i < p->n_workers; i++)
+        LIST_FOREACH(&p->workers[i]->servers, n)
+    if (LIST_ITEM(n, struct server, worker_node)->client != NULL)
+        sim_fail(s, "all have left and a server is held");
 }
 
 static void play(uint64_t seed, struct sim *total)
@@ -424,11 +479,13 @@ static void play(uint64_t seed, struct sim *total)
              "query_wait_timeout = %u\nserver_lifetime = %u\nserver_idle_timeout = 3\n"
              "server_connect_timeout = 4\nserver_login_retry = 1\nserver_check_delay = %u\n"
              "server_round_robin = %u\nidle_transaction_timeout = %u\ncancel_wait_timeout = 5\n"
-             "client_login_timeout = 20\nlog_connections = 0\n",
+             "client_login_timeout = 20\nlog_connections = 0\nworker_threads = %u\n"
+             "server_connect_parallel = %u\n",
              modes[mode], 1 + sim_roll(s, 3), sim_roll(s, 2), sim_roll(s, 2) * 3,
              1 + sim_roll(s, 3), 10 + sim_roll(s, 60), sim_roll(s, 2) * 20, sim_roll(s, 2) * 2,
-             sim_roll(s, 2), sim_roll(s, 2) * 5);
+             sim_roll(s, 2), sim_roll(s, 2) * 5, 1 + sim_roll(s, 4), 1 + sim_roll(s, 4));
     s->world = world_new(ini, "\"ann\" \"\"\n\"bob\" \"\"\n");
+    s->first_config = config_ref(s->world->proxy->config);
 
     uint64_t until = sim_now(s) + PLAY_US;
     while (sim_now(s) < until) {
@@ -454,7 +511,7 @@ static void play(uint64_t seed, struct sim *total)
         if (s->askers[i] != NULL)
             asker_leave(s->askers[i]);
     until = sim_now(s) + HEAL_US;
-    while (sim_now(s) < until && !list_is_empty(&s->world->worker->clients)) {
+    while (sim_now(s) < until && clients_left(s) > 0) {
         turn(s);
         world_run_until(s->world, next_event(s));
     }
@@ -480,6 +537,7 @@ static void play(uint64_t seed, struct sim *total)
         backend_free(b);
     }
     world_free(s->world);
+    config_unref(s->first_config);
     free(s);
 }
 
