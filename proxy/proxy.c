@@ -462,15 +462,16 @@ bool proxy_set_logging(struct proxy *p, struct err *e)
     return proxy_configure_log(p->log, p->config, p->quiet, p->verbose, e);
 }
 
+/* db NULL: of all databases but the console. */
+static void remove_client(struct client *c, void *db)
+{
+    if (c->db != NULL && (db == NULL || c->db == db))
+        client_fail(c, "08P01", "database removed");
+}
+
 static void remove_database(struct proxy *p, struct database *db)
 {
-    EACH_WORKER(p, worker)
-    LIST_FOREACH(&worker->clients, n)
-    {
-        struct client *c = LIST_ITEM(n, struct client, worker_node);
-        if (c->db == db)
-            client_fail(c, "08P01", "database removed");
-    }
+    proxy_each_client(p, remove_client, db);
     LIST_FOREACH(&db->pools, pn)
     pool_retire_servers(LIST_ITEM(pn, struct pool, database_node), "database removed");
     db->entry = NULL;
@@ -640,13 +641,7 @@ void proxy_kill(struct proxy *p, struct database *db)
         db->paused = true;
     else
         p->paused = true;
-    EACH_WORKER(p, worker)
-    LIST_FOREACH(&worker->clients, n)
-    {
-        struct client *c = LIST_ITEM(n, struct client, worker_node);
-        if (c->db != NULL && (db == NULL || c->db == db))
-            client_fail(c, "08P01", "database removed");
-    }
+    proxy_each_client(p, remove_client, db);
     each_pool(p, db, pool_retire_servers, "database removed");
 }
 

@@ -210,6 +210,10 @@ void worker_post(struct worker *to, struct letter *l);
 /* Delivers what was posted; for the world, after io_ops.wake. True when there was something. */
 bool worker_run_letters(struct worker *w);
 
+/* Of all workers, which are halted; `what` may close this one and others. */
+void proxy_each_client(struct proxy *p, void (*what)(struct client *c, void *arg), void *arg);
+void proxy_each_server(struct proxy *p, void (*what)(struct server *s, void *arg), void *arg);
+
 /* Worker 0 only: all others stand still, between two events and with no letter on its way, until
  * the release. Nests. */
 void proxy_halt_workers(struct proxy *p);

@@ -11,20 +11,6 @@
 /* Between two looks whether all is flushed. */
 #define SUSPEND_LOOK_US 5000
 
-static void each_client(struct proxy *p, void (*what)(struct client *c))
-{
-    for (int i = 0; i < p->n_workers; i++)
-        LIST_FOREACH(&p->workers[i]->clients, n)
-    what(LIST_ITEM(n, struct client, worker_node));
-}
-
-static void each_server(struct proxy *p, void (*what)(struct server *s))
-{
-    for (int i = 0; i < p->n_workers; i++)
-        LIST_FOREACH(&p->workers[i]->servers, n)
-    what(LIST_ITEM(n, struct server, worker_node));
-}
-
 int shutdown_clients_left(const struct proxy *p)
 {
     int n = 0;
@@ -56,8 +42,9 @@ static void stop(struct proxy *p)
     w->ops->stop(w->io);
 }
 
-static void fail_waiting(struct client *c)
+static void fail_waiting(struct client *c, void *arg)
 {
+    (void)arg;
     if (c->state == CLIENT_WAITING || c->state == CLIENT_LOGIN_WAIT)
         client_fail(c, "57P01", "server shutting down");
 }
@@ -87,7 +74,7 @@ void shutdown_begin(struct proxy *p, enum shutdown_mode mode)
     w->ops->listen_stop(w->io, true, false);
     if (mode == SHUTDOWN_WAIT_FOR_SERVERS) {
         p->paused = true;
-        each_client(p, fail_waiting);
+        proxy_each_client(p, fail_waiting, NULL);
         retire_all(p, "server shutting down");
     } else if (mode == SHUTDOWN_WAIT_FOR_TRANSACTIONS) {
         shutdown_drain(p);
@@ -111,8 +98,9 @@ void shutdown_look(struct proxy *p)
 
 /* ---- sending clients away --------------------------------------------------------------- */
 
-static void end_now(struct client *c)
+static void end_now(struct client *c, void *arg)
 {
+    (void)arg;
     if (c->state != CLIENT_CONSOLE)
         client_fail(c, "57P01", "terminating connection due to administrator command");
 }
@@ -124,9 +112,15 @@ static void on_drain_timeout(struct timer *t)
     proxy_halt_workers(p);
     log_line(p->log, LEVEL_WARNING, "drain_timeout: %d clients are left, closing them",
              shutdown_clients_left(p));
-    each_client(p, end_now);
+    proxy_each_client(p, end_now, NULL);
     proxy_on_gone(p);
     proxy_release_workers(p);
+}
+
+static void end_at_boundary(struct client *c, void *arg)
+{
+    (void)arg;
+    client_end_at_boundary(c);
 }
 
 void shutdown_drain(struct proxy *p)
@@ -137,30 +131,34 @@ void shutdown_drain(struct proxy *p)
     if (p->config->drain_timeout_us > 0)
         timer_set(&w->timers, &p->drain_timer, w->now_us + (uint64_t)p->config->drain_timeout_us,
                   on_drain_timeout);
-    each_client(p, client_end_at_boundary);
+    proxy_each_client(p, end_at_boundary, NULL);
 }
 
 /* ---- standing still --------------------------------------------------------------------- */
 
-static void stop_client(struct client *c)
+static void stop_client(struct client *c, void *arg)
 {
+    (void)arg;
     if (c->state != CLIENT_CONSOLE)
         conn_stop(&c->conn, true);
 }
 
-static void stop_server(struct server *s)
+static void stop_server(struct server *s, void *arg)
 {
+    (void)arg;
     if (s->state != SERVER_CONNECTING && s->state != SERVER_LOGIN && !s->lent)
         conn_stop(&s->conn, true);
 }
 
-static void start_client(struct client *c)
+static void start_client(struct client *c, void *arg)
 {
+    (void)arg;
     conn_stop(&c->conn, false);
 }
 
-static void start_server(struct server *s)
+static void start_server(struct server *s, void *arg)
 {
+    (void)arg;
     conn_stop(&s->conn, false);
 }
 
@@ -188,14 +186,16 @@ bool shutdown_suspend_is_done(const struct proxy *p)
     return true;
 }
 
-static void close_restless_client(struct client *c)
+static void close_restless_client(struct client *c, void *arg)
 {
+    (void)arg;
     if (!client_is_still(c))
         client_close(c, "suspend_timeout");
 }
 
-static void close_restless_server(struct server *s)
+static void close_restless_server(struct server *s, void *arg)
 {
+    (void)arg;
     if (!server_is_still(s) && s->client == NULL)
         server_close(s, "suspend_timeout");
     else if (!server_is_still(s))
@@ -210,8 +210,8 @@ static void on_suspend_look(struct timer *t)
     proxy_halt_workers(p);
     if (p->config->suspend_timeout_us > 0 &&
         w->now_us - p->suspended_at_us >= (uint64_t)p->config->suspend_timeout_us) {
-        each_client(p, close_restless_client);
-        each_server(p, close_restless_server);
+        proxy_each_client(p, close_restless_client, NULL);
+        proxy_each_server(p, close_restless_server, NULL);
     }
     if (p->suspended && !shutdown_suspend_is_done(p))
         timer_set(&w->timers, t, w->now_us + SUSPEND_LOOK_US, on_suspend_look);
@@ -227,8 +227,8 @@ void shutdown_suspend(struct proxy *p)
     proxy_update_watches(p);
     p->suspended_at_us = w->now_us;
     w->ops->listen_pause(w->io, true);
-    each_client(p, stop_client);
-    each_server(p, stop_server);
+    proxy_each_client(p, stop_client, NULL);
+    proxy_each_server(p, stop_server, NULL);
     timer_set(&w->timers, &p->suspend_timer, w->now_us + SUSPEND_LOOK_US, on_suspend_look);
 }
 
@@ -242,8 +242,8 @@ void shutdown_unsuspend(struct proxy *p)
     proxy_update_watches(p);
     timer_unset(&w->timers, &p->suspend_timer);
     w->ops->listen_pause(w->io, false);
-    each_client(p, start_client);
-    each_server(p, start_server);
+    proxy_each_client(p, start_client, NULL);
+    proxy_each_server(p, start_server, NULL);
 }
 
 /* ---- signals ---------------------------------------------------------------------------- */

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 
 #include "base/arena.h"
+#include "proxy/client.h"
+#include "proxy/server.h"
 
 struct worker *worker_new(struct proxy *p, int index, const struct io_ops *ops, struct io *io,
                           uint64_t now_us, int64_t wall_us)
@@ -79,6 +81,46 @@ bool worker_run_letters(struct worker *w)
         l = next;
     }
     return any;
+}
+
+/* ---- all of them ------------------------------------------------------------------------ */
+
+/* Closing one may close another, so those that there were are noted first: what is closed stays
+ * until worker_settle. */
+void proxy_each_client(struct proxy *p, void (*what)(struct client *c, void *arg), void *arg)
+{
+    struct client **all;
+    size_t n = 0;
+
+    for (int i = 0; i < p->n_workers; i++)
+        n += p->workers[i]->clients.count;
+    all = mem_alloc((n + 1) * sizeof(struct client *));
+    n = 0;
+    for (int i = 0; i < p->n_workers; i++)
+        LIST_FOREACH(&p->workers[i]->clients, node)
+    all[n++] = LIST_ITEM(node, struct client, worker_node);
+    for (size_t i = 0; i < n; i++)
+        if (all[i]->state != CLIENT_CLOSED)
+            what(all[i], arg);
+    free(all);
+}
+
+void proxy_each_server(struct proxy *p, void (*what)(struct server *s, void *arg), void *arg)
+{
+    struct server **all;
+    size_t n = 0;
+
+    for (int i = 0; i < p->n_workers; i++)
+        n += p->workers[i]->servers.count;
+    all = mem_alloc((n + 1) * sizeof(struct server *));
+    n = 0;
+    for (int i = 0; i < p->n_workers; i++)
+        LIST_FOREACH(&p->workers[i]->servers, node)
+    all[n++] = LIST_ITEM(node, struct server, worker_node);
+    for (size_t i = 0; i < n; i++)
+        if (all[i]->state != SERVER_CLOSED)
+            what(all[i], arg);
+    free(all);
 }
 
 /* ---- the world stands still ------------------------------------------------------------- */
