@@ -118,6 +118,19 @@ static bool ip_parse(const char *text, struct ip *ip)
     return true;
 }
 
+/* Of a link-local address the scope is told too: "fe80::1%eth0". */
+static bool peer_ip(const char *text, struct ip *ip)
+{
+    char bare[64];
+    size_t n = strcspn(text, "%");
+
+    if (n >= sizeof(bare))
+        return false;
+    memcpy(bare, text, n);
+    bare[n] = '\0';
+    return ip_parse(bare, ip);
+}
+
 static void ip_mask(struct ip *mask, unsigned len, unsigned bits)
 {
     *mask = (struct ip){ .len = len };
@@ -510,7 +523,7 @@ const struct hba_rule *hba_find(const struct hba *h, const struct hba_peer *peer
 {
     struct ip ip = { .len = 0 };
 
-    if (h == NULL || (!peer->is_unix && !ip_parse(peer->address, &ip)))
+    if (h == NULL || (!peer->is_unix && !peer_ip(peer->address, &ip)))
         return NULL;
     for (const struct rule *r = h->first; r != NULL; r = r->next) {
         bool record = false;
