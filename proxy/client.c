@@ -927,10 +927,70 @@ void client_forget_unnamed(struct client *c)
 
     if (cs != NULL)
         client_statement_remove(&c->statements, cs, &proxy_of(c)->statements);
+    c->unnamed_here = c->unnamed_unbound = false;
+}
+
+#define UNNAMED_KEPT_MAX 16384 /* bytes */
+
+/* Drivers that ask for a statement's types first send Parse, Describe, Sync, and bind to the
+ * unnamed statement in the next batch, which may meet another server. So what nothing was bound to
+ * yet is kept, and follows the client as a named one does. */
+static void note_unnamed(struct client *c, struct str tail)
+{
+    struct bytequeue *kept = &c->server->unnamed;
+
+    c->unnamed_here = true;
+    c->unnamed_unbound = tail.len > 0 && tail.len <= UNNAMED_KEPT_MAX;
+    if (!c->unnamed_unbound)
+        return;
+    bytequeue_consume(kept, bytequeue_len(kept));
+    bytequeue_put(kept, tail.ptr, tail.len);
+}
+
+/* The server goes to others. */
+static void leave_unnamed(struct client *c)
+{
+    struct client_statement *cs = client_statement_find(&c->statements, STR(""));
+
+    if (c->unnamed_unbound) {
+        struct statement *st = statement_get(&proxy_of(c)->statements, c->db, STATEMENT_PARSED,
+                                             bytequeue_str(&c->server->unnamed));
+        client_forget_unnamed(c);
+        client_statement_add(&c->statements, ++c->next_serial, STR(""), st, NULL);
+    } else if (cs != NULL && cs->statement == NULL) {
+        client_forget_unnamed(c);
+    }
+    c->unnamed_here = c->unnamed_unbound = false;
+}
+
+/* PgBouncer's way with names that are not known. */
+static bool fails_for_unknown(struct client *c, struct str name, const struct client_statement *cs)
+{
+    if (!proxy_of(c)->config->prepared_errors_fatal || cs != NULL || name.len == 0 ||
+        !client_tracks_statements(c))
+        return false;
+    client_fail(c, "08P01", "prepared statement did not exist");
+    return true;
+}
+
+/* The unnamed statement on the server is another client's. True: the message has failed. */
+static bool lacks_unnamed(struct client *c, struct str name, const struct client_statement *cs)
+{
+    struct err e = { 0 };
+
+    if (name.len > 0 || cs != NULL || !client_tracks_statements(c))
+        return false;
+    c->unnamed_unbound = false;
+    if (c->unnamed_here)
+        return false;
+    err_set(&e, ERR_REFUSAL, "26000", "unnamed prepared statement does not exist");
+    client_fail_in_place(c, &e);
+    err_clear(&e);
+    return true;
 }
 
 /* The same for a Query, with what else waits in front of it: the server fails instead. */
-static void refuse_query(struct client *c, const struct err *e)
+void client_refuse_query(struct client *c, const struct err *e)
 {
     struct bytequeue frame = { 0 };
     struct reply_owed *o = client_owe(c, ENDS_QUERY);
@@ -944,7 +1004,7 @@ static void refuse_query(struct client *c, const struct err *e)
 }
 
 /* What the text says may change the session. False: the message is done with, *taken tells how. */
-static bool state_allows(struct client *c, struct str text, bool *taken)
+bool client_state_allows(struct client *c, struct str text, bool *taken)
 {
     struct err e = { 0 };
     enum session_next next = session_state_on_text(c, text, false, &e);
@@ -988,7 +1048,7 @@ static bool on_query(struct client *c, const struct wire_piece *f)
     case SESSION_WAITS:
         return false;
     case SESSION_REFUSED:
-        refuse_query(c, &e);
+        client_refuse_query(c, &e);
         err_clear(&e);
         c->discards = !f->ends;
         return true;
@@ -1031,7 +1091,11 @@ void client_parse_named(struct client *c, struct str name, struct str tail, stru
         statement_unref(&proxy_of(c)->statements, st);
         err_set(&e, ERR_REFUSAL, "42P05", "prepared statement \"" STR_FMT "\" already exists",
                 STR_ARG(name));
-        client_fail_in_place(c, &e);
+        if (proxy_of(c)->config->prepared_errors_fatal)
+            client_fail(c, "08P01", "prepared statement '" STR_FMT "' was already prepared",
+                        STR_ARG(name));
+        else
+            client_fail_in_place(c, &e);
         err_clear(&e);
         lend_info_free(lend);
         sql_command_unref(sql, &proxy_of(c)->statements);
@@ -1130,7 +1194,7 @@ static bool on_parse(struct client *c, const struct wire_piece *f)
     if (kind != INTERCEPT_LEND && mode_of(c) != POOL_MODE_SESSION) {
         if (named && client_tracks_statements(c))
             keeps_state = session_scan_wants(text, false);
-        else if (!state_allows(c, text, &taken))
+        else if (!client_state_allows(c, text, &taken))
             return taken;
     }
     if (f->ends && kind != INTERCEPT_LEND && client_sql_may_matter(c, text, true)) {
@@ -1179,6 +1243,8 @@ static bool on_parse(struct client *c, const struct wire_piece *f)
         if (lend != NULL)
             client_statement_add(&c->statements, ++c->next_serial, m.statement, NULL, lend);
         client_owe(c, ENDS_PARSE);
+        if (m.statement.len == 0 && client_tracks_statements(c))
+            note_unnamed(c, f->ends && lend == NULL ? tail : (struct str){ 0 });
         c->pool->stats.server_parses++;
         if (tail.ptr != m.tail.ptr)
             client_send_parse(c, m.statement, tail);
@@ -1276,9 +1342,11 @@ static bool on_bind(struct client *c, const struct wire_piece *f)
     struct client_statement *cs = client_statement_find(&c->statements, m.statement);
     if (use_in_doubt(c, m.statement, cs))
         return false;
+    if (lacks_unnamed(c, m.statement, cs) || fails_for_unknown(c, m.statement, cs))
+        return true;
     bool taken;
     if (cs != NULL && cs->keeps_state && cs->statement != NULL &&
-        !state_allows(c, str_from(cs->statement->body), &taken))
+        !client_state_allows(c, str_from(cs->statement->body), &taken))
         return taken;
     c->pool->stats.binds++;
     forget_lend_portal(c, m.portal);
@@ -1310,6 +1378,10 @@ static bool on_target(struct client *c, const struct wire_piece *f)
     if (use_in_doubt(c, m.name, cs))
         return false;
     if (!closes) {
+        bool unbound = c->unnamed_unbound;
+        if (lacks_unnamed(c, m.name, cs) || fails_for_unknown(c, m.name, cs))
+            return true;
+        c->unnamed_unbound = unbound;
         return forward_renamed(c, f, cs, ENDS_DESCRIBE);
     } else if (m.name.len > 0 && client_tracks_statements(c)) {
         /* The server keeps it for others. */
@@ -1747,7 +1819,7 @@ static bool let_go(struct client *c)
     }
     c->discarded = false;
     client_statements_clear(&c->lend_portals, &proxy_of(c)->statements);
-    client_forget_unnamed(c);
+    leave_unnamed(c);
     set_state(c, CLIENT_IDLE);
     if (c->conn.held)
         conn_wake(&c->conn);

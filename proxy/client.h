@@ -83,7 +83,8 @@ struct client {
     bool discards;           /* the message that is streamed is dropped */
     bool skips;              /* the pipeline failed: messages up to Sync are dropped */
     bool waits_for_answers;  /* what was sent decides what names mean in the message in front */
-    bool unnamed_here;       /* the unnamed statement on the linked server is this client's */
+    bool unnamed_here;       /* the unnamed statement on the linked server is this client's, */
+    bool unnamed_unbound;    /* and nothing was bound to it yet */
     bool canceled;           /* in the queue: the message in front is answered with 57014 */
     bool cut;                /* its server went away in the middle of a message */
     const char *ends_server; /* why its server is closed with it; NULL: it just leaves */

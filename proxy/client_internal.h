@@ -24,6 +24,11 @@ void client_parse_named(struct client *c, struct str name, struct str tail, stru
 /* Whether the name is taken is known only when the Parse that gave it is answered: the message in
  * front has to wait. */
 bool client_name_in_doubt(struct client *c, struct str name);
+/* An error for a Query, in its place of the pipeline. */
+void client_refuse_query(struct client *c, const struct err *e);
+/* What the text of a request in the extended protocol says may change the session
+ * (proxy/session_state.h). False: the message is done with, *taken tells how. */
+bool client_state_allows(struct client *c, struct str text, bool *taken);
 /* The unnamed statement is gone. */
 void client_forget_unnamed(struct client *c);
 

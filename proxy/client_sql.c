@@ -12,6 +12,8 @@
 #include "protocol/status.h"
 #include "proxy/batch.h"
 #include "proxy/client_internal.h"
+#include "proxy/session_scan.h"
+#include "proxy/session_state.h"
 #include "proxy/sql_prepare.h"
 
 enum sql_change_kind {
@@ -357,6 +359,23 @@ static bool answer_alone(struct client *c, struct str text, const struct sql_pre
     return false;
 }
 
+/* The text that an EXECUTE of it runs. */
+static struct str text_of(const struct statement *st)
+{
+    return st->source == STATEMENT_PARSED ? str_from(st->body)
+                                          : (struct str){ st->body, st->body_len };
+}
+
+/* Its statement may change the session. */
+static bool touches_session(struct client *c, const struct sql_prepare_command *cmd)
+{
+    struct client_statement *cs = NULL;
+
+    if (cmd->verb == SQL_EXECUTE)
+        cs = client_statement_find(&c->statements, cmd->name);
+    return cs != NULL && cs->statement != NULL && session_scan_wants(text_of(cs->statement), true);
+}
+
 enum client_sql_next client_sql_query(struct client *c, struct str text)
 {
     struct arena a;
@@ -365,8 +384,28 @@ enum client_sql_next client_sql_query(struct client *c, struct str text)
 
     arena_init(&a);
     size_t n = sql_prepare_find(text, client_standard_strings(c), &a, &cmd);
-    if (n > 0 && !is_quiet(c)) {
+    if (n > 0 && !is_quiet(c))
         next = CLIENT_SQL_WAITS;
+    for (size_t i = 0; i < n && next == CLIENT_SQL_NOT_OURS; i++) {
+        struct err e = { 0 };
+        if (!touches_session(c, &cmd[i]))
+            continue;
+        struct client_statement *cs = client_statement_find(&c->statements, cmd[i].name);
+        switch (session_state_on_text(c, text_of(cs->statement), true, &e)) {
+        case SESSION_WAITS:
+            next = CLIENT_SQL_WAITS;
+            break;
+        case SESSION_REFUSED:
+            client_refuse_query(c, &e);
+            next = CLIENT_SQL_DONE;
+            break;
+        case SESSION_GO_ON:
+            break;
+        }
+        err_clear(&e);
+    }
+    if (next != CLIENT_SQL_NOT_OURS) {
+        /* not now */
     } else if (n == 1 && can_answer(c) && is_alone(c, text, cmd) && answer_alone(c, text, cmd)) {
         next = CLIENT_SQL_DONE;
     } else if (n > 0) {
@@ -606,6 +645,11 @@ bool client_sql_execute(struct client *c, struct client_statement *portal, struc
         cs = client_statement_find(&c->statements, name);
     }
     if (cmd->verb == SQL_EXECUTE) {
+        bool taken;
+        if (cs != NULL && cs->statement != NULL &&
+            session_scan_wants(text_of(cs->statement), true) &&
+            !client_state_allows(c, text_of(cs->statement), &taken))
+            return taken;
         struct reply_owed *o = client_owe(c, ENDS_EXECUTE);
         if (cs != NULL && cs->statement != NULL) {
             o->outcome = outcome_of(cmd, cs->statement->name);

@@ -75,6 +75,7 @@
     X(INT, pkt_buf, "4096", BOOT, "Size of a buffer of a busy connection")                           \
     X(TIME, pool_idle_timeout, "0", RELOAD, "Forget pools without connections; 0: never")            \
     X(POOL_MODE, pool_mode, "session", RELOAD, "When a server connection goes back: session, transaction, statement") \
+    X(BOOL, prepared_errors_fatal, "0", RELOAD, "Close clients that use an unknown prepared statement's name, or one in use, as PgBouncer does; 0: an error in its place") \
     X(TIME, query_timeout, "0", RELOAD, "Close client and server when a query runs this long")       \
     X(TIME, query_wait_notify, "5", RELOAD, "Tell a client with a NOTICE that it has been queued this long") \
     X(TIME, query_wait_timeout, "120", RELOAD, "Longest wait for a server connection")               \

@@ -443,6 +443,7 @@ static void server_free(struct conn *c)
     struct server *s = of_conn(c);
 
     free(s->owed.ring);
+    bytequeue_free(&s->unnamed);
     bytequeue_free(&s->batch);
     server_statements_free(&s->statements, &c->worker->proxy->statements);
     params_clear(&s->params);
@@ -702,7 +703,7 @@ static void run_add(struct server *s, struct run *r, struct str bytes)
 /* A query string may fail for another reason than the one that we know already. */
 static bool is_substituted(const struct reply_owed *o, struct str body)
 {
-    return o->ends != ENDS_QUERY || notice_has_sqlstate(body, "26000") ||
+    return o->ends != ENDS_QUERY || o->outcome == NULL || notice_has_sqlstate(body, "26000") ||
            notice_has_sqlstate(body, "25P02");
 }
 
@@ -734,6 +735,8 @@ static void on_error_in_use(struct server *s, const struct wire_piece *f, struct
     bool again = f->ends && batch_on_error(s, o, f->body);
     if (c != NULL && c->session != NULL && !again)
         session_state_on_error(c);
+    if (c != NULL)
+        c->unnamed_unbound = false;
     if (c == NULL || again) {
         /* Nobody is there to see it, or it is not shown. */
     } else if (o != NULL && o->audience == REPLY_SUBSTITUTED && is_substituted(o, f->body)) {
@@ -1314,6 +1317,7 @@ void server_link(struct server *s, struct client *c)
     bool waits = false;
 
     s->retried = s->had_params = false;
+    c->unnamed_here = c->unnamed_unbound = false;
     batch_forget(s);
     s->client = c;
     c->server = s;

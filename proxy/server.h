@@ -131,7 +131,8 @@ struct server {
      * in front of a Sync: what comes behind it must not build on them. */
     unsigned n_changes;
     unsigned n_changes_synced;
-    struct bytequeue batch; /* messages that may have to be sent again (proxy/batch.h) */
+    struct bytequeue unnamed; /* the client's unnamed statement, while it is unnamed_unbound */
+    struct bytequeue batch;   /* messages that may have to be sent again (proxy/batch.h) */
     bool batch_grows;
     bool retried;     /* that has happened */
     bool had_params;  /* and the client has the ParameterDescription of its Describe already */

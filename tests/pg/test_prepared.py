@@ -6,9 +6,14 @@ be the same, tag by tag, with its rows, error codes, messages and positions.
 """
 
 import contextlib
+import os
 import random
 import re
+import subprocess
+import threading
 import time
+
+import psycopg
 
 from tests.support import pg, wire
 from tests.support.wire import bind, close, describe, execute, parse, query, shown, FLUSH, SYNC
@@ -96,6 +101,7 @@ class Player:
         self.proxied = wire.Wire(port, dbname)
         self.direct = wire.Wire(direct_port, dbname)
         self.values = {}
+        self.unnamed = None  # values for what was parsed without being bound yet
         self.history = []
 
     def in_transaction(self):
@@ -149,7 +155,13 @@ class Player:
 
     def batch(self, may_begin):
         rng = self.rng
-        kind = rng.randint(0, 11)
+        if self.unnamed is not None:
+            values, self.unnamed = self.unnamed, None
+            return [bind("", "", values), describe("P", ""), execute(), SYNC]
+        kind = rng.randint(0, 12)
+        if kind == 12:
+            sql, types, self.unnamed = rng.choice(PARSED)
+            return [parse("", sql, types), describe("S", ""), SYNC]
         if kind <= 3:
             return self.pipeline(True)
         if kind <= 6:
@@ -300,3 +312,88 @@ def test_statements_are_prepared_anew_after_ddl(world):
         check(a, "T2DDCZ", query("EXECUTE s"))
         for client in (a, b, c):
             client.close()
+
+
+def test_names_that_are_wrong(world):
+    """An error in its place, or PgBouncer's way: the connection ends."""
+    with pooled(world, default_pool_size=1) as connect:
+        a, b = (wire.Wire(connect.pooled, connect.name) for _ in "ab")
+        check(a, "12DCE(26000)Z", parse("s", "SELECT 1"), bind("", "s"), execute(), bind("", "nope"), SYNC)
+        check(a, "E(42P05)Z", parse("s", "SELECT 2"), SYNC)
+        # The unnamed statement is nobody else's.
+        check(a, "1Z", parse("", "SELECT 'a''s'"), SYNC)
+        check(b, "E(26000)Z", bind("", ""), execute(), SYNC)
+        check(b, "E(26000)Z", describe("S", ""), SYNC)
+        check(a, "2DCZ", bind("", ""), execute(), SYNC)
+        check(a, "2DCZ", bind("", ""), execute(), SYNC)
+        # A statement that another client has under this internal name.
+        check(b, "E(26000)Z", query('EXECUTE "PGTRICKLE_1"'))
+        a.close()
+        b.close()
+    with pooled(world, default_pool_size=1, prepared_errors_fatal=1) as connect:
+        for first, words in ((bind("", "nope"), "prepared statement did not exist"),
+                             (describe("S", "nope"), "prepared statement did not exist"),
+                             (parse("s", "SELECT 2"), "prepared statement 's' was already prepared")):
+            a = wire.Wire(connect.pooled, connect.name)
+            check(a, "1Z", parse("s", "SELECT 1"), SYNC)
+            a.send(first, SYNC)
+            found = wire.fields(a.answers(1, until="E")[-1][1])
+            if (found["S"], found["M"]) != ("FATAL", words):
+                raise pg.Failure(f"{found} instead of {words}")
+            pg.wait_until(lambda w=words: f"closing because: {w}" in connect.pooled_log(), 10, words)
+            a.close()
+
+
+def test_what_is_executed_by_name_may_keep_state(world):
+    with pooled(world, default_pool_size=2) as connect:
+        a, b = (wire.Wire(connect.pooled, connect.name) for _ in "ab")
+        check(a, "CZ", query("PREPARE p AS SELECT pg_advisory_lock(7)"))
+        check(a, "T1DCZ", query("EXECUTE p"))
+
+        def free():
+            return shown(b.ask(query("SELECT pg_try_advisory_lock(7), pg_advisory_unlock(7)"))).count("\\x01t") > 0
+
+        if free():
+            raise pg.Failure("the lock of a client is on a server that others get")
+        a.close()
+        pg.wait_until(free, 10, "the lock goes with its client")
+        b.close()
+
+
+def test_drivers(world):
+    """psycopg prepares at once and deallocates by SQL, with and without pipelines; pgbench -M prepared."""
+    with pooled(world, default_pool_size=2, max_prepared_statements=5) as connect:
+        failed = []
+
+        def work(number):
+            try:
+                with psycopg.connect(host="127.0.0.1", port=connect.pooled, dbname=connect.name, user="postgres",
+                                     autocommit=True, prepare_threshold=number % 2) as conn:
+                    conn.prepared_max = 3
+                    for i in range(60):
+                        if conn.execute(f"SELECT %s::int + {i % 7}", (number,)).fetchone()[0] != number + i % 7:
+                            failed.append("another's answer")
+                    with conn.pipeline():
+                        found = [conn.execute(f"SELECT %s::int * {i % 7}", (number,)) for i in range(60)]
+                    if [c.fetchone()[0] for c in found] != [number * (i % 7) for i in range(60)]:
+                        failed.append("another's answer in a pipeline")
+                    with conn.transaction():
+                        conn.execute("SELECT count(*) FROM t WHERE a = %s", (1,))
+            except Exception as e:
+                failed.append(repr(e))
+
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join(60)
+        if failed:
+            raise pg.Failure("\n".join(failed[:5]))
+        # A thread for each: pgbench waits for its PQprepare, with a transaction of another client's open.
+        env = dict(os.environ, PGHOST="127.0.0.1", PGPORT=str(connect.pooled), PGUSER="postgres")
+        for args in (["-i", "-q", "-s", "1"], ["-n", "-M", "prepared", "-c", "6", "-j", "6", "-t", "40"],
+                     ["-n", "-M", "extended", "-c", "6", "-j", "6", "-t", "20"]):
+            done = subprocess.run([pg.PGBENCH, *args, connect.name], stdout=subprocess.PIPE,
+                                  stderr=subprocess.STDOUT, text=True, env=env, timeout=120, check=False)
+            if done.returncode != 0 or ("-i" not in args and "failed transactions: 0 " not in done.stdout):
+                raise pg.Failure(f"pgbench {args}:\n{done.stdout}")
