@@ -603,7 +603,6 @@ static void op_close(struct io *io, struct conn *c)
         if (s->tls != NULL)
             tls_stream_end(s->tls->stream);
         /* Unread input would turn our last words into a reset. */
-        shutdown(s->watch.fd, SHUT_WR);
         for (int i = 0; i < 16 && recv(s->watch.fd, drain, sizeof(drain), MSG_DONTWAIT) > 0; i++)
             ;
     }
