@@ -37,6 +37,9 @@ static const char *const shutdown_mode_words[] = { "wait_for_clients", "wait_for
 static const char *const tls_negotiation_words[] = { "postgres", "direct", NULL };
 static const char *const channel_binding_words[] = { "disable", "prefer", "require", NULL };
 static const char *const load_balance_hosts_words[] = { "round-robin", "disable", NULL };
+static const char *const target_session_attrs_words[] = { "any",     "read-write", "read-only",
+                                                          "primary", "standby",    "prefer-standby",
+                                                          NULL };
 static const char *const session_state_words[] = { "pin", "error", "ignore", NULL };
 
 const char *pool_mode_name(enum pool_mode mode)
@@ -91,6 +94,7 @@ enum key_kind {
     KEY_CHANNEL_BINDING,
     KEY_SYSLOG_FACILITY,
     KEY_LOAD_BALANCE_HOSTS,
+    KEY_TARGET_SESSION_ATTRS,
     KEY_SESSION_STATE,
 };
 
@@ -121,6 +125,7 @@ struct key {
 #define FIELD_NAME_CHANNEL_BINDING(name) name
 #define FIELD_NAME_SYSLOG_FACILITY(name) name
 #define FIELD_NAME_LOAD_BALANCE_HOSTS(name) name
+#define FIELD_NAME_TARGET_SESSION_ATTRS(name) name
 #define FIELD_NAME_SESSION_STATE(name) name
 
 #define PARAMETER_ROW(kind, name, fallback, when, help)                                            \
@@ -384,6 +389,11 @@ static bool set_field(void *object, const struct key *k, const char *text, bool 
             break;
         *(enum load_balance_hosts *)field = (enum load_balance_hosts)word;
         return true;
+    case KEY_TARGET_SESSION_ATTRS:
+        if (!parse_word(text, target_session_attrs_words, &word, &why))
+            break;
+        *(enum target_session_attrs *)field = (enum target_session_attrs)word;
+        return true;
     case KEY_SESSION_STATE:
         if (!parse_word(text, session_state_words, &word, &why))
             break;
@@ -435,6 +445,9 @@ static void unset_field(void *object, const struct key *k)
     case KEY_LOAD_BALANCE_HOSTS:
         *(enum load_balance_hosts *)field = LOAD_BALANCE_HOSTS_UNSET;
         return;
+    case KEY_TARGET_SESSION_ATTRS:
+        *(enum target_session_attrs *)field = TARGET_SESSION_UNSET;
+        return;
     case KEY_SESSION_STATE:
         *(enum session_state *)field = SESSION_STATE_UNSET;
         return;
@@ -471,6 +484,10 @@ static const char *show_field(const void *object, const struct key *k, struct ar
         return channel_binding_name(*(const enum channel_binding *)field);
     case KEY_LOAD_BALANCE_HOSTS:
         return load_balance_hosts_name(*(const enum load_balance_hosts *)field);
+    case KEY_TARGET_SESSION_ATTRS: {
+        enum target_session_attrs value = *(const enum target_session_attrs *)field;
+        return value < TARGET_SESSION_UNSET ? target_session_attrs_words[value] : "unset";
+    }
     case KEY_SESSION_STATE:
         return session_state_name(*(const enum session_state *)field);
     }
@@ -510,6 +527,8 @@ static size_t field_size(const struct key *k)
         return sizeof(enum channel_binding);
     case KEY_LOAD_BALANCE_HOSTS:
         return sizeof(enum load_balance_hosts);
+    case KEY_TARGET_SESSION_ATTRS:
+        return sizeof(enum target_session_attrs);
     case KEY_SESSION_STATE:
         return sizeof(enum session_state);
     }
@@ -1165,7 +1184,8 @@ bool config_database_same_server(const struct config_database *a, const struct c
     return same_text(a->dbname, b->dbname) && same_text(a->host, b->host) && a->port == b->port &&
            same_text(a->user, b->user) && same_text(a->connect_query, b->connect_query) &&
            same_text(a->auth_dbname, b->auth_dbname) && same_text(a->auth_query, b->auth_query) &&
-           a->load_balance_hosts == b->load_balance_hosts;
+           a->load_balance_hosts == b->load_balance_hosts &&
+           a->target_session_attrs == b->target_session_attrs;
 }
 
 static bool list_has(const char *list, struct str name, bool (*equal)(struct str a, struct str b))

@@ -71,6 +71,17 @@ enum channel_binding {
     CHANNEL_BINDING_REQUIRE,
 };
 
+/* As libpq's. */
+enum target_session_attrs {
+    TARGET_SESSION_ANY,
+    TARGET_SESSION_READ_WRITE,
+    TARGET_SESSION_READ_ONLY,
+    TARGET_SESSION_PRIMARY,
+    TARGET_SESSION_STANDBY,
+    TARGET_SESSION_PREFER_STANDBY,
+    TARGET_SESSION_UNSET,
+};
+
 enum load_balance_hosts {
     LOAD_BALANCE_HOSTS_ROUND_ROBIN,
     LOAD_BALANCE_HOSTS_DISABLE,
@@ -99,6 +110,7 @@ enum session_state {
 #define CONFIG_FIELD_CHANNEL_BINDING(name) enum channel_binding name;
 #define CONFIG_FIELD_SYSLOG_FACILITY(name) const char *name;
 #define CONFIG_FIELD_LOAD_BALANCE_HOSTS(name) enum load_balance_hosts name;
+#define CONFIG_FIELD_TARGET_SESSION_ATTRS(name) enum target_session_attrs name;
 #define CONFIG_FIELD_SESSION_STATE(name) enum session_state name;
 
 #define CONFIG_FIELD(kind, name, fallback, when, help) CONFIG_FIELD_##kind(name)

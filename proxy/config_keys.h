@@ -43,7 +43,7 @@
     X(BOOL, disable_pqexec, "0", BOOT, "Refuse simple queries")                                      \
     X(TIME, dns_max_ttl, "15", RELOAD, "How long an address of a host is remembered")                \
     X(TIME, dns_nxdomain_ttl, "15", RELOAD, "How long it is remembered that a host is unknown")      \
-    X(TIME, dns_zone_check_period, "0", RELOAD, "How often the serial of a DNS zone is read")        \
+    X(TIME, dns_zone_check_period, "0", RELOAD, "How often the names of hosts in use are looked up again; 0: only when something connects")        \
     X(TIME, drain_timeout, "60", RELOAD, "Longest wait for transactions when clients are sent away; 0: no limit") \
     X(INT, dvm_max_workers, "4", RELOAD, "Refreshes of stream tables that run at the same time")     \
     X(STRING, dvm_password, "", RELOAD, "Password of dvm_user")                                      \
@@ -135,9 +135,6 @@
 /* Read, checked and kept, so that a pgbouncer.ini works; nothing asks for them yet. What would make a
  * connection less safe than asked for is not among them: config_load refuses it. */
 #define CONFIG_KEYS_WITHOUT_EFFECT(X)                                                               \
-    X(dns_max_ttl)                                                                                  \
-    X(dns_nxdomain_ttl)                                                                             \
-    X(dns_zone_check_period)                                                                        \
     X(job_name)                                                                                     \
     X(pkt_buf)                                                                                      \
     X(pool_idle_timeout)                                                                            \
@@ -169,6 +166,7 @@
     X(TIME, query_wait_timeout, "As the parameter")                                                  \
     X(STRING, connect_query, "Sent after login; its errors are logged and ignored")                  \
     X(LOAD_BALANCE_HOSTS, load_balance_hosts, "round-robin, or disable: stay with a host until it fails") \
+    X(TARGET_SESSION_ATTRS, target_session_attrs, "Which hosts of the list will do, as libpq has it: any, read-write, read-only, primary, standby, prefer-standby") \
     X(STRING, client_encoding, "Sent in the startup packet")                                         \
     X(STRING, datestyle, "Sent in the startup packet")                                               \
     X(STRING, timezone, "Sent in the startup packet")                                                \

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/arena.h"
+#include "proxy/dns.h"
 #include "proxy/proxy.h"
 
 void conn_init(struct conn *c, struct worker *w, const struct conn_ops *ops)
@@ -47,7 +48,10 @@ static void update_reading(struct conn *c)
 void conn_connect(struct conn *c, const struct address *to)
 {
     conn_set_peer(c, to);
-    c->worker->ops->connect(c->worker->io, c, &c->peer);
+    if (dns_is_name(to))
+        dns_connect(c);
+    else
+        c->worker->ops->connect(c->worker->io, c, &c->peer);
 }
 
 void conn_flush(struct conn *c)
@@ -105,6 +109,7 @@ void conn_close(struct conn *c)
 {
     if (c->closed)
         return;
+    dns_forget(c);
     struct str left = bytequeue_str(&c->out);
     if (c->ops->on_output != NULL && left.len > 0)
         c->ops->on_output(c, left);

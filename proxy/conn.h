@@ -29,6 +29,7 @@
 struct config;
 struct worker;
 struct conn;
+struct lookup;
 struct io;
 struct outside_question;
 
@@ -110,7 +111,7 @@ struct job {
 };
 
 struct io_ops {
-    /* Ends in conn_on_connected or conn_on_gone. May resolve a name. */
+    /* To an address or a socket. Ends in conn_on_connected or conn_on_gone, not inside of it. */
     void (*connect)(struct io *io, struct conn *c, const struct address *to);
     /* Sends what it can now; after a short write the world calls conn_on_writable when it can go
      * on. A broken stream takes all bytes and is reported by conn_on_gone later. */
@@ -125,6 +126,7 @@ struct io_ops {
     /* Ends the stream of a lent conn, so that a job that blocks on it returns. */
     void (*shutdown)(struct io *io, struct conn *c);
     void (*random)(struct io *io, void *bytes, size_t n);
+    void (*resolve)(struct io *io, struct lookup *l); /* ends in dns_on_answer, as connect */
     void (*job_start)(struct io *io, struct job *j);
     /* On a helper thread: blocks until it is answered. */
     void (*ask)(struct io *io, struct outside_question *q);
@@ -159,6 +161,7 @@ void conn_set_peer(struct conn *c, const struct address *peer);
 struct address conn_local(const struct conn *c);
 
 /* --- wishes of the owner --- */
+/* `to` may be a name: c->peer is the address then, when it is known. */
 void conn_connect(struct conn *c, const struct address *to);
 void conn_send(struct conn *c, const void *bytes, size_t n);
 /* Hands what is queued to the world at the next settling, after writing to c->out directly. */

@@ -117,11 +117,6 @@ bool pool_fails_fast(const struct pool *p, struct text *why)
     return why->len > 0;
 }
 
-bool pool_connect_failed(const struct pool *p)
-{
-    return p->common->connect_failed;
-}
-
 void pool_add_client(struct pool *p, struct client *c)
 {
     list_append(&p->clients, &c->pool_node);
@@ -688,6 +683,17 @@ static uint64_t retry_after_us(struct pool *p)
     return retry - retry / 10 * random / UINT16_MAX;
 }
 
+void pool_on_host_failed(struct pool *p, struct server *s)
+{
+    struct client *c = s->client;
+
+    if (c == NULL)
+        return;
+    s->client = NULL;
+    c->server = NULL;
+    list_prepend(&p->replications, &c->wait_node);
+}
+
 void pool_on_login_failed(struct pool *p, struct server *s, bool connected, struct str frame,
                           struct str message)
 {
@@ -695,16 +701,14 @@ void pool_on_login_failed(struct pool *p, struct server *s, bool connected, stru
     struct pool_common *c = p->common;
     struct client *own = s->client;
 
-    if (s->replication != REPLICATION_NONE) {
+    if (s->replication != REPLICATION_NONE && connected) {
+        /* What keeps a replication connection out need not keep others out. */
         s->client = NULL;
         own->server = NULL;
-        if (connected) {
-            /* What keeps a replication connection out need not keep others out. */
-            client_on_server_lost(own, message.ptr, frame);
-            return;
-        }
-        list_prepend(&p->replications, &own->wait_node);
+        client_on_server_lost(own, message.ptr, frame);
+        return;
     }
+    pool_on_host_failed(p, s);
     pthread_mutex_lock(&proxy->lock);
     c->connect_failed = !connected;
     c->login_failed = connected;
@@ -752,16 +756,7 @@ void pool_retire_servers(struct pool *p, const char *reason)
     for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
         LIST_FOREACH(lists[i], ln)
         {
-            struct server *s = LIST_ITEM(ln, struct server, pool_node);
-            s->retire = true;
-            s->retire_reason = reason;
-            /* It would never be given back. */
-            if (s->replication != REPLICATION_NONE)
-                server_lose(s, reason);
-            else if (s->state == SERVER_DRAINING)
-                server_close(s, reason);
-            else if (s->client != NULL)
-                client_on_server_retired(s->client);
+            server_retire(LIST_ITEM(ln, struct server, pool_node), reason);
         }
     }
     while ((n = list_first(&p->idle)) != NULL)

@@ -83,6 +83,8 @@ void pool_serve(struct pool *p);
 void pool_on_server_ready(struct pool *p, struct server *s); /* logged in, or free again */
 void pool_on_login_failed(struct pool *p, struct server *s, bool connected, struct str frame,
                           struct str message);
+/* As much, but another host may do: one is opened as soon as this is closed. */
+void pool_on_host_failed(struct pool *p, struct server *s);
 /* A connection came from another worker. */
 void pool_on_server_arrived(struct pool *p, struct server *s);
 /* One that was promised does not come. From the worker that promised it. */
@@ -98,8 +100,6 @@ void pool_sync_parameters(struct pool *p);
 /* The last attempt to log in failed, nothing is connected and the next one is not due yet: its
  * error is appended to *why. */
 bool pool_fails_fast(const struct pool *p, struct text *why);
-/* The last attempt did not even get a connection. */
-bool pool_connect_failed(const struct pool *p);
 
 /* Closes idle servers beyond lifetime or idle time; keeps min_pool_size. */
 void pool_upkeep(struct pool *p);

@@ -10,6 +10,7 @@
 #include "proxy/auth_rules.h"
 #include "proxy/cancel.h"
 #include "proxy/client.h"
+#include "proxy/dns.h"
 #include "proxy/pool.h"
 #include "proxy/pool_common.h"
 #include "proxy/server.h"
@@ -141,6 +142,9 @@ static void set_entry(struct database *db, const struct config_database *entry)
 {
     struct str dbname = config_server_dbname(entry, str_from(db->name));
 
+    /* Without an old entry, or with other hosts, nothing is known of them. */
+    if (db->entry == NULL || !config_database_same_server(db->entry, entry))
+        hosts_init(&db->hosts, entry->n_hosts);
     db->entry = entry;
     free(db->server_dbname);
     db->server_dbname = mem_alloc(dbname.len + 1);
@@ -199,6 +203,7 @@ static void database_free(struct proxy *p, struct database *db)
     list_remove(&p->database_list, &db->list_node);
     free(db->name);
     free(db->server_dbname);
+    hosts_fini(&db->hosts);
     free(db);
 }
 
@@ -382,6 +387,7 @@ static void on_upkeep(struct timer *t)
 
     LIST_FOREACH(&w->pools, n)
     pool_upkeep(LIST_ITEM(n, struct pool, worker_node));
+    dns_upkeep(w);
     if (w->index == 0) {
         proxy_refresh_userlist(w->proxy);
         upkeep(w->proxy);
@@ -1000,6 +1006,41 @@ static void view_servers(void *core, struct admin_sink *sink)
     }
 }
 
+struct dns_rows {
+    const struct proxy *p;
+    int worker;
+    struct admin_sink *sink; /* NULL: only counted */
+    int n;
+};
+
+/* Each worker looks names up for itself; each name is shown once. */
+static void put_dns_host(void *arg, const char *host, int64_t ttl_s, const char *addresses)
+{
+    struct dns_rows *rows = arg;
+    struct admin_dns_host row = { .hostname = host, .ttl_s = ttl_s, .addrs = addresses };
+
+    for (int i = 0; i < rows->worker; i++)
+        if (dns_knows(rows->p->workers[i], host))
+            return;
+    rows->n++;
+    if (rows->sink != NULL)
+        admin_put_dns_host(rows->sink, &row);
+}
+
+static int each_dns_host(const struct proxy *p, struct admin_sink *sink)
+{
+    struct dns_rows rows = { .p = p, .sink = sink };
+
+    for (; rows.worker < p->n_workers; rows.worker++)
+        dns_show(p->workers[rows.worker], put_dns_host, &rows);
+    return rows.n;
+}
+
+static void view_dns_hosts(void *core, struct admin_sink *sink)
+{
+    each_dns_host(core, sink);
+}
+
 static void view_peer_pools(void *core, struct admin_sink *sink)
 {
     struct proxy *p = core;
@@ -1091,7 +1132,11 @@ static struct admin_totals view_totals(void *core)
         .suspended = p->suspended,
         .used_clients = count_clients(p),
         .used_servers = count_servers(p),
+        .dns_names = each_dns_host(p, NULL),
     };
+
+    EACH_WORKER(p, worker)
+    t.dns_queries += dns_count_lookups(worker);
 
     EACH_WORKER(p, worker)
     LIST_FOREACH(&worker->clients, n)
@@ -1296,6 +1341,7 @@ struct proxy *proxy_new(struct config *config, struct userlist *userlist, struct
         .learned_users = view_learned_users,
         .count_user = view_count_user,
         .peer_pools = view_peer_pools,
+        .dns_hosts = view_dns_hosts,
         .totals = view_totals,
         .perform = view_perform,
     };

@@ -31,6 +31,7 @@
 #include "proxy/admin.h"
 #include "proxy/config.h"
 #include "proxy/conn.h"
+#include "proxy/hosts.h"
 #include "proxy/params.h"
 #include "proxy/prepared.h"
 #include "proxy/stats.h"
@@ -46,6 +47,7 @@ struct hba;
 struct ident;
 struct verifiers;
 struct view_service;
+struct dns;
 struct worker;
 
 #define WORKERS_MAX 64
@@ -82,7 +84,7 @@ struct database {
     struct stats past_stats; /* of pools that are gone; see proxy_database_stats */
     struct stats_window window;
     uint64_t idle_since_us; /* is_auto: since when nothing uses it; 0: in use */
-    int next_host;          /* of entry->hosts; under proxy.lock */
+    struct hosts hosts;     /* of entry->hosts; under proxy.lock */
     /* The SQL side of stream tables, as this process knows it. */
     atomic_bool views_installed;
     atomic_bool views_installing;
@@ -182,6 +184,7 @@ struct worker {
     struct list sends;         /* conns with output to hand over */
     struct list dead;          /* closed conns, freed by worker_settle */
     struct list views_waiting; /* struct client.install_node: for the SQL side of their database */
+    struct dns *dns;
     struct list peer_requests; /* struct cancel_request.node: to peers */
     atomic_bool peers_kicked;  /* peers_kick is on its way */
     struct letter peers_kick;

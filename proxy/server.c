@@ -17,9 +17,11 @@
 #include "proxy/cancel.h"
 #include "proxy/client.h"
 #include "proxy/client_sql.h"
+#include "proxy/dns.h"
 #include "proxy/lending.h"
 #include "proxy/listener.h"
 #include "proxy/login.h"
+#include "proxy/server_host.h"
 #include "proxy/session_state.h"
 #include "proxy/settings.h"
 
@@ -277,12 +279,21 @@ static void login_failed(struct server *s, bool connected, struct str frame, str
         pool_on_login_failed(s->pool, s, connected, frame, message);
 }
 
+/* Before anybody used it. Another host is tried at once; when there is none, the pool waits. */
+static void host_failed(struct server *s, bool connected, const char *reason)
+{
+    if (server_host_failed(s) && s->listener == NULL)
+        pool_on_host_failed(s->pool, s);
+    else
+        login_failed(s, connected, (struct str){ "", 0 }, str_from(reason));
+    server_close(s, reason);
+}
+
 static void on_connect_timeout(struct timer *t)
 {
     struct server *s = of_timer(t);
 
-    login_failed(s, s->state == SERVER_LOGIN, (struct str){ "", 0 }, STR("connect timeout"));
-    server_close(s, "connect timeout");
+    host_failed(s, s->state == SERVER_LOGIN, "connect timeout");
 }
 
 static void on_test_timeout(struct timer *t)
@@ -295,10 +306,7 @@ static struct server *open_server(struct pool *p, bool from_reserve, struct clie
 {
     struct worker *w = p->worker;
     struct proxy *proxy = w->proxy;
-    const struct config_database *entry = p->db->entry;
     struct server *s = mem_alloc(sizeof(*s));
-    struct address to = { .port = entry->port > 0 ? entry->port : 5432 };
-    const char *host = proxy->config->unix_socket_dir;
 
     conn_init(&s->conn, w, &server_conn_ops);
     s->pool = p;
@@ -321,20 +329,8 @@ static struct server *open_server(struct pool *p, bool from_reserve, struct clie
     list_append(list_of(s, s->state), &s->pool_node);
     list_append(&w->servers, &s->worker_node);
 
-    if (entry->n_hosts > 0) {
-        pthread_mutex_lock(&proxy->lock);
-        int i = p->db->next_host % (int)entry->n_hosts;
-        host = entry->hosts[i];
-        if (entry->load_balance_hosts != LOAD_BALANCE_HOSTS_DISABLE || pool_connect_failed(p))
-            i++;
-        p->db->next_host = i;
-        pthread_mutex_unlock(&proxy->lock);
-    } else if (host[0] == '\0') {
-        host = "/tmp";
-    }
-    server_tls_init(&s->tls, host);
-    to.host = host;
-    to.is_unix = to.host[0] == '/' || to.host[0] == '@';
+    struct address to = server_host_take(s);
+    server_tls_init(&s->tls, to.host);
     if (proxy->config->server_connect_timeout_us > 0)
         timer_set(&w->timers, &s->timer,
                   w->now_us + (uint64_t)proxy->config->server_connect_timeout_us,
@@ -451,6 +447,7 @@ static void server_free(struct conn *c)
     text_free(&s->welcome);
     login_forget_server(s);
     server_tls_fini(&s->tls);
+    free(s->host_name);
     free(s);
 }
 
@@ -534,8 +531,7 @@ void server_login_failed(struct server *s, const char *message)
 static void fail_tls(struct server *s, const char *reason)
 {
     server_log(s, LEVEL_WARNING, "%s", reason);
-    login_failed(s, true, (struct str){ "", 0 }, str_from(reason));
-    server_close(s, reason);
+    host_failed(s, true, reason);
 }
 
 static void go_on_with_tls(struct server *s, enum server_tls_next next, struct err *e)
@@ -588,6 +584,12 @@ static void on_parameter(struct server *s, struct str frame, struct str body)
     int i = params_find(&proxy_of(s)->params_names, name);
     if (i >= 0)
         params_set(&s->params, i, value);
+    server_host_on_parameter(s, name, value);
+    if (s->state != SERVER_LOGIN && server_host_refuses(s) != NULL &&
+        !server_host_is_preference(s) && !s->retire) {
+        s->retire = true;
+        s->retire_reason = server_host_refuses(s);
+    }
     if (s->state == SERVER_LOGIN && (i < 0 || s->replication != REPLICATION_NONE))
         text_put_str(&s->welcome, frame);
     if (s->state == SERVER_LOGIN && str_equal(name, STR("server_version"))) {
@@ -601,6 +603,21 @@ static void finish_login(struct server *s)
 {
     const struct config_database *entry = s->pool->db->entry;
 
+    const char *refused = s->connect_query_sent ? NULL : server_host_refuses(s);
+    if (refused != NULL) {
+        bool other = server_host_left_out(s);
+        if (other || !server_host_is_preference(s)) {
+            server_log(s, LEVEL_LOG, "not used: %s", refused);
+            if (other && s->listener == NULL)
+                pool_on_host_failed(s->pool, s);
+            else
+                login_failed(s, false, (struct str){ "", 0 }, str_from(refused));
+            server_close(s, refused);
+            return;
+        }
+    } else {
+        server_host_worked(s);
+    }
     /* Physical replication knows no SQL. */
     if (!s->connect_query_sent && entry != NULL && s->listener == NULL &&
         entry->connect_query != NULL && s->replication != REPLICATION_PHYSICAL) {
@@ -662,7 +679,12 @@ static void on_login_frame(struct server *s, const struct wire_piece *f)
                 server_log(s, LEVEL_ERROR, "S: login failed: FATAL: %s", e.message);
             else
                 server_log(s, LEVEL_WARNING, "server login failed: FATAL %s", e.message);
-            login_fail(s, f->bytes, e.message);
+            if (strcmp(e.sqlstate, "57P03") == 0 && s->listener == NULL && server_host_failed(s)) {
+                pool_on_host_failed(s->pool, s);
+                server_close(s, "login failed");
+            } else {
+                login_fail(s, f->bytes, e.message);
+            }
         }
         break;
     case BE_READY_FOR_QUERY:
@@ -1189,6 +1211,10 @@ static size_t on_bytes(struct conn *conn, struct str bytes)
             /* A ParameterStatus (configuration reload) is fine, all else is a farewell or worse. */
             if (f.tag == BE_PARAMETER_STATUS) {
                 on_parameter(s, f.bytes, f.body);
+                if (s->retire) {
+                    server_close(s, s->retire_reason);
+                    go_on = false;
+                }
             } else if (f.tag == BE_ERROR && f.ends) {
                 struct err e = { 0 };
                 notice_decode_err(f.body, &e);
@@ -1244,14 +1270,14 @@ static void on_gone(struct conn *conn, const char *reason)
         text_init(&t);
         text_printf(&t, "%s", reason != NULL ? reason : "connection closed");
         server_log(s, LEVEL_WARNING, "connect failed: %s", t.ptr);
-        login_failed(s, false, (struct str){ "", 0 }, STR("connect failed"));
         text_free(&t);
-        server_close(s, "connect failed");
+        host_failed(s, false,
+                    reason != NULL && strcmp(reason, DNS_FAILED) == 0 ? DNS_FAILED
+                                                                      : "connect failed");
     } else if (conn->securing && reason != NULL) {
         fail_tls(s, reason);
     } else if (s->state == SERVER_LOGIN) {
-        login_failed(s, true, (struct str){ "", 0 }, STR("server conn crashed?"));
-        server_close(s, "server conn crashed?");
+        host_failed(s, true, "server conn crashed?");
     } else {
         lose(s, "server conn crashed?", (struct str){ "", 0 });
     }
@@ -1404,6 +1430,37 @@ static void drain(struct server *s)
         else
             release(s);
     }
+}
+
+void server_retire(struct server *s, const char *reason)
+{
+    s->retire = true;
+    s->retire_reason = reason;
+    if (s->state == SERVER_IDLE || s->state == SERVER_DRAINING || s->state == SERVER_LISTENING)
+        server_close(s, reason);
+    else if (s->replication != REPLICATION_NONE)
+        server_lose(s, reason); /* it would never be given back */
+    else if (s->client != NULL)
+        client_on_server_retired(s->client);
+}
+
+void server_on_addresses(struct worker *w, const char *host_name)
+{
+    struct server **found = mem_alloc((w->servers.count + 1) * sizeof(struct server *));
+    unsigned n = 0;
+
+    /* Closing one may change the list; what is closed is not freed before settling. */
+    LIST_FOREACH(&w->servers, node)
+    {
+        struct server *s = LIST_ITEM(node, struct server, worker_node);
+        if (s->host_name != NULL && strcmp(s->host_name, host_name) == 0 &&
+            strcmp(s->conn.peer.host, host_name) != 0 && !dns_has(w, host_name, s->conn.peer.host))
+            found[n++] = s;
+    }
+    for (unsigned i = 0; i < n; i++)
+        if (found[i]->state != SERVER_CLOSED && !found[i]->retire)
+            server_retire(found[i], "obsolete connection");
+    free(found);
 }
 
 void server_on_canceled(struct server *s)

@@ -107,6 +107,10 @@ struct server {
     struct listener *listener; /* a connection for LISTEN; NULL: any other */
     struct client *client;     /* IN_USE, SYNCING; of a replication connection always */
     enum replication replication;
+    int host;           /* index in the entry's list */
+    char *host_name;    /* as configured: a name, or an address; NULL: a unix socket */
+    bool is_standby;    /* in_hot_standby */
+    bool is_read_only;  /* default_transaction_read_only */
     bool opening;       /* counted as such in its pool's common */
     struct timer timer; /* connect, login, probe */
     uint64_t connected_at_us;
@@ -175,6 +179,10 @@ void server_set_again(struct server *s);
  * it runs is cancelled, and it goes back when that took less than server_cancel_timeout and left
  * nothing behind. */
 void server_unlink(struct server *s, bool client_is_gone);
+/* The name has lost addresses: what is connected to these is closed when free. */
+void server_on_addresses(struct worker *w, const char *host_name);
+/* To be closed when it is free; now, if it is, or would never be. */
+void server_retire(struct server *s, const char *reason);
 /* No cancel request is under way to it any more. */
 void server_on_canceled(struct server *s);
 /* Nothing outstanding and no transaction. */

@@ -4,6 +4,7 @@
 
 #include "base/arena.h"
 #include "proxy/client.h"
+#include "proxy/dns.h"
 #include "proxy/server.h"
 
 struct worker *worker_new(struct proxy *p, int index, const struct io_ops *ops, struct io *io,
@@ -26,6 +27,7 @@ struct worker *worker_new(struct proxy *p, int index, const struct io_ops *ops, 
     list_init(&w->dead);
     list_init(&w->views_waiting);
     list_init(&w->peer_requests);
+    w->dns = dns_new(w);
     list_init(&w->leaving);
     list_init(&w->pools);
     list_init(&w->auth_lookups);
@@ -36,6 +38,7 @@ struct worker *worker_new(struct proxy *p, int index, const struct io_ops *ops, 
 
 void worker_free(struct worker *w)
 {
+    dns_free(w->dns);
     timers_free(&w->timers);
     pthread_mutex_destroy(&w->letters_lock);
     free(w);

@@ -26,12 +26,13 @@
 #include "proxy/io/listen.h"
 #include "proxy/io/outside.h"
 #include "proxy/io/poller.h"
+#include "proxy/io/resolve.h"
 #include "proxy/io/systemd.h"
 #include "proxy/io/tls.h"
 #include "proxy/proxy.h"
 #include "proxy/shutdown.h"
 
-struct resolution;
+struct failed_connect;
 struct socket;
 
 /* What a socket has that is encrypted. */
@@ -48,15 +49,13 @@ struct secure {
 struct socket {
     struct watch watch; /* first; its descriptor is -1 before there is one */
     struct io *io;
-    struct conn *conn; /* NULL: closed while a name is looked up */
+    struct conn *conn; /* NULL: closed before its failure was told */
     struct list_node lent_node;
     bool connecting;
     bool writing; /* waits to be writable */
     bool broken;
-    struct secure *tls; /* NULL: in clear */
-    struct resolution *resolution;
-    struct addrinfo *addresses; /* left to try */
-    struct addrinfo *all_addresses;
+    struct secure *tls;            /* NULL: in clear */
+    struct failed_connect *failed; /* keeps the socket until it is told */
 };
 
 struct io {
@@ -230,8 +229,6 @@ static void socket_free(struct socket *s)
     }
     if (s->watch.fd >= 0)
         close(s->watch.fd);
-    if (s->all_addresses != NULL)
-        freeaddrinfo(s->all_addresses);
     free(s);
 }
 
@@ -340,8 +337,6 @@ static void on_readable(struct socket *s)
     leave(io);
 }
 
-static void connect_next(struct socket *s);
-
 static void on_writable(struct socket *s)
 {
     struct io *io = s->io;
@@ -353,11 +348,7 @@ static void on_writable(struct socket *s)
         socklen_t len = sizeof(error);
         getsockopt(s->watch.fd, SOL_SOCKET, SO_ERROR, &error, &len);
         s->connecting = false;
-        if (error != 0 && s->addresses != NULL) {
-            close(s->watch.fd);
-            s->watch.fd = -1;
-            connect_next(s);
-        } else if (error != 0) {
+        if (error != 0) {
             gone(s, strerror(error));
         } else {
             conn_on_connected(s->conn);
@@ -425,7 +416,7 @@ static void failed_done(struct job *j)
     struct failed_connect *f = (struct failed_connect *)(void *)j;
     struct socket *s = f->socket;
 
-    s->resolution = NULL;
+    s->failed = NULL;
     if (s->conn == NULL)
         socket_free(s);
     else
@@ -440,65 +431,8 @@ static void fail_later(struct socket *s, const char *reason)
     f->job = (struct job){ .work = nothing, .done = failed_done };
     f->socket = s;
     snprintf(f->reason, sizeof(f->reason), "%s", reason);
-    s->resolution = (struct resolution *)(void *)f; /* keeps the socket until then */
+    s->failed = f;
     jobs_start(s->io->jobs, &f->job);
-}
-
-static void connect_next(struct socket *s)
-{
-    int error = EADDRNOTAVAIL;
-
-    while (s->addresses != NULL) {
-        struct addrinfo *ai = s->addresses;
-        s->addresses = ai->ai_next;
-        s->broken = false;
-        start_connect(s, ai->ai_addr, ai->ai_addrlen);
-        if (!s->broken)
-            return;
-        error = errno;
-    }
-    s->broken = false;
-    fail_later(s, strerror(error));
-}
-
-/* A name is looked up on a helper thread. */
-struct resolution {
-    struct job job; /* first */
-    struct socket *socket;
-    char host[256];
-    char port[16];
-    int rc;
-    struct addrinfo *result;
-};
-
-static void resolve_work(struct job *j)
-{
-    struct resolution *r = (struct resolution *)(void *)j;
-    struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV };
-
-    r->rc = getaddrinfo(r->host, r->port, &hints, &r->result);
-}
-
-static void resolve_done(struct job *j)
-{
-    struct resolution *r = (struct resolution *)(void *)j;
-    struct socket *s = r->socket;
-
-    s->resolution = NULL;
-    s->all_addresses = s->addresses = r->rc == 0 ? r->result : NULL;
-    if (s->conn == NULL) {
-        socket_free(s);
-    } else if (r->rc != 0) {
-        gone(s, "server DNS lookup failed");
-    } else {
-        struct sockaddr_storage sa = { 0 };
-        char host[INET6_ADDRSTRLEN];
-        memcpy(&sa, s->addresses->ai_addr, s->addresses->ai_addrlen);
-        struct address peer = address_of(&sa, 0, host);
-        conn_set_peer(s->conn, &peer);
-        connect_next(s);
-    }
-    free(r);
 }
 
 static void op_connect(struct io *io, struct conn *c, const struct address *to)
@@ -528,14 +462,17 @@ static void op_connect(struct io *io, struct conn *c, const struct address *to)
         in6->sin6_port = htons((uint16_t)to->port);
         len = sizeof(*in6);
     } else {
-        struct resolution *r = mem_alloc(sizeof(*r));
-        r->job = (struct job){ .work = resolve_work, .done = resolve_done };
-        r->socket = s;
-        snprintf(r->host, sizeof(r->host), "%s", to->host);
-        snprintf(r->port, sizeof(r->port), "%d", to->port);
-        s->resolution = r;
-        jobs_start(io->jobs, &r->job);
-        return;
+        /* With a scope. Names are looked up before: proxy/dns.h. */
+        struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST };
+        struct addrinfo *found;
+        if (getaddrinfo(to->host, NULL, &hints, &found) != 0 || found->ai_addrlen > sizeof(sa)) {
+            fail_later(s, "no address");
+            return;
+        }
+        len = found->ai_addrlen;
+        memcpy(&sa, found->ai_addr, len);
+        freeaddrinfo(found);
+        in6->sin6_port = htons((uint16_t)to->port); /* where sin_port is, too */
     }
     start_connect(s, (struct sockaddr *)&sa, len);
     if (s->broken) {
@@ -606,7 +543,7 @@ static void op_close(struct io *io, struct conn *c)
         for (int i = 0; i < 16 && recv(s->watch.fd, drain, sizeof(drain), MSG_DONTWAIT) > 0; i++)
             ;
     }
-    if (s->resolution == NULL)
+    if (s->failed == NULL)
         socket_free(s);
 }
 
@@ -720,6 +657,11 @@ static void op_random(struct io *io, void *bytes, size_t n)
     }
 }
 
+static void op_resolve(struct io *io, struct lookup *l)
+{
+    resolve_start(io->jobs, l);
+}
+
 static void op_job_start(struct io *io, struct job *j)
 {
     jobs_start(io->jobs, j);
@@ -800,6 +742,7 @@ const struct io_ops *io_ops_real(void)
         .take_back = op_take_back,
         .shutdown = op_shutdown,
         .random = op_random,
+        .resolve = op_resolve,
         .job_start = op_job_start,
         .ask = op_ask,
         .job_notify = op_job_notify,

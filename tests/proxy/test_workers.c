@@ -278,7 +278,7 @@ static void test_a_place_goes_to_the_pool_that_waited_longest(void **state)
     for (int n = 1; n <= 2; n++) {
         char ini[200];
         snprintf(ini, sizeof(ini),
-                 "[databases]\na = host=h\nb = host=h\nc = host=h\n[pgbouncer]\n" TRANSACTION
+                 "[databases]\na = host=10.0.0.1\nb = host=10.0.0.1\nc = host=10.0.0.1\n[pgbouncer]\n" TRANSACTION
                  "worker_threads = %d\nmax_user_connections = 1\n",
                  n);
         struct world *w = world_new(ini, USERS);
@@ -307,7 +307,7 @@ static void test_a_place_goes_to_the_pool_that_waited_longest(void **state)
 /* A pool whose server is never idle gives it up to one that has waited much longer. */
 static void test_a_busy_pool_does_not_keep_its_siblings_out(void **state)
 {
-    struct world *w = world_new("[databases]\na = host=h\nb = host=h\n[pgbouncer]\n" TRANSACTION
+    struct world *w = world_new("[databases]\na = host=10.0.0.1\nb = host=10.0.0.1\n[pgbouncer]\n" TRANSACTION
                                 "worker_threads = 2\nmax_user_connections = 1\n",
                                 USERS);
     struct peer *a[2];

@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -192,7 +193,16 @@ static void op_nothing_with(struct io *io, struct conn *c)
     (void)c;
 }
 
+static void op_resolve(struct io *io, struct lookup *l)
+{
+    struct world *w = of_io(io);
+
+    assert_true(w->n_lookups < (int)(sizeof(w->lookups) / sizeof(w->lookups[0])));
+    w->lookups[w->n_lookups++] = l;
+}
+
 static const struct io_ops ops = {
+    .resolve = op_resolve,
     .connect = op_connect,
     .send = op_send,
     .read = op_read,
@@ -273,6 +283,8 @@ void world_free(struct world *w)
         ;
     world_settle(w);
     proxy_free(w->proxy);
+    for (int i = 0; i < w->n_lookups; i++)
+        free(w->lookups[i]);
     while (w->peers != NULL) {
         struct peer *p = w->peers;
         w->peers = p->next;
@@ -318,6 +330,24 @@ void world_run_until(struct world *w, uint64_t until)
         world_settle(w);
     }
     set_clock(w, until);
+}
+
+void world_answer(struct world *w, const char *host, const char *addresses)
+{
+    assert_true(w->n_lookups > 0);
+    struct lookup *l = w->lookups[0];
+    memmove(w->lookups, w->lookups + 1, (size_t)--w->n_lookups * sizeof(w->lookups[0]));
+    assert_string_equal(l->host, host);
+    l->result = addresses == NULL      ? LOOKUP_NO_ANSWER
+                : addresses[0] == '\0' ? LOOKUP_NO_SUCH_NAME
+                                       : LOOKUP_FOUND;
+    while (addresses != NULL && *addresses != '\0') {
+        size_t len = strcspn(addresses, ",");
+        snprintf(l->addresses[l->n_addresses++], DNS_ADDRESS_SIZE, "%.*s", (int)len, addresses);
+        addresses += len + (addresses[len] == ',');
+    }
+    dns_on_answer(l);
+    world_settle(w);
 }
 
 void world_sleep(struct world *w, double seconds)

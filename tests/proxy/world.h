@@ -9,6 +9,7 @@
 #include "base/bytequeue.h"
 #include "base/str.h"
 #include "proxy/client.h"
+#include "proxy/dns.h"
 #include "proxy/proxy.h"
 #include "proxy/server.h"
 
@@ -33,6 +34,8 @@ struct world {
     struct proxy *proxy;
     struct worker *worker;
     struct peer *peers;
+    struct lookup *lookups[8]; /* names that are asked for, until world_answer */
+    int n_lookups;
     uint64_t now_us;
     uint64_t random;
     bool stopped;
@@ -52,6 +55,9 @@ struct world *world_new(const char *ini, const char *users);
 void world_free(struct world *w);
 bool world_run_jobs(struct world *w); /* the next one; false: there is none */
 
+/* Answers the oldest question, which must be for host: a comma list of addresses; "": there is no
+ * such name; NULL: no answer. */
+void world_answer(struct world *w, const char *host, const char *addresses);
 void world_sleep(struct world *w, double seconds);
 /* When something is due by itself. */
 uint64_t world_next_timer(struct world *w);
