@@ -26,7 +26,7 @@ OUR_C        := $(sort $(wildcard base/*.[ch] protocol/*.[ch] dvm/*.[ch] dvm/*/*
 obj = $(patsubst %.c,$(OBJ)/%.o,$(1))
 
 .PHONY: all deps check test run asan tsan fuzz bench format format-check lint clean \
-        check-programs demo fuzz-run bench-run asan-run
+        check-programs demo fuzz-run bench-run asan-run tsan-run
 ifeq ($(VARIANT),release)
 PROGRAM := $(BUILD)/pgtrickle
 else
@@ -80,7 +80,10 @@ asan-run: all check-programs
 	$(PYTHON) tests/run $(addprefix --program=,$(CHECK_PROGRAMS)) --daemon=$(PROGRAM) --pg=15 \
 	    --only=differential,ddl --seconds=$(or $(ASAN_SECONDS),30)
 tsan:
-	$(MAKE) VARIANT=tsan all check
+	$(MAKE) VARIANT=tsan tsan-run
+tsan-run: all check-programs
+	$(PYTHON) tests/run $(addprefix --program=,$(CHECK_PROGRAMS)) --daemon=$(PROGRAM) --pg=15 \
+	    --only=threads --seconds=$(or $(TSAN_SECONDS),60)
 
 FUZZ_SECONDS ?= 30
 fuzz:
