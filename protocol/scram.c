@@ -16,7 +16,7 @@
 
 static void put_base64(struct text *out, const uint8_t *bytes, size_t len)
 {
-    char encoded[4 * ((SCRAM_SALT_MAX + 2) / 3) + 1];
+    char encoded[4 * ((SCRAM_SALT_MAX + 2) / 3) + 1]; /* the salt is the longest thing here */
     int n = EVP_EncodeBlock((uint8_t *)encoded, bytes, (int)len);
     text_put_bytes(out, encoded, (size_t)n);
 }
@@ -303,11 +303,46 @@ enum scram_state {
     OVER,
 };
 
+/* ---- channel binding ---- */
+
+#define GS2_BOUND "p=tls-server-end-point,,"
+
+struct binding {
+    enum scram_binding is;
+    size_t len;
+    uint8_t end_point[SCRAM_END_POINT_MAX];
+};
+
+static struct binding make_binding(enum scram_binding is, struct str end_point)
+{
+    struct binding b = { .is = is };
+    if (is == SCRAM_BOUND) {
+        b.len = end_point.len < SCRAM_END_POINT_MAX ? end_point.len : SCRAM_END_POINT_MAX;
+        memcpy(b.end_point, end_point.ptr, b.len);
+    }
+    return b;
+}
+
+/* The attribute "c" of a client-final-message: base64 of the header of the first message and, when
+ * it binds, of the hash. */
+static void put_binding(struct text *out, char gs2_flag, const struct binding *b)
+{
+    uint8_t bytes[sizeof(GS2_BOUND) + SCRAM_END_POINT_MAX];
+    if (gs2_flag != 'p') {
+        text_put(out, gs2_flag == 'n' ? "biws" : "eSws"); /* "n,,", "y,," */
+        return;
+    }
+    memcpy(bytes, GS2_BOUND, sizeof(GS2_BOUND) - 1);
+    memcpy(bytes + sizeof(GS2_BOUND) - 1, b->end_point, b->len);
+    put_base64(out, bytes, sizeof(GS2_BOUND) - 1 + b->len);
+}
+
 struct scram_server {
     enum scram_state state;
     struct scram_secret secret;
-    struct text nonce;  /* our half */
-    char gs2_flag;      /* 'n' or 'y' */
+    struct text nonce; /* our half */
+    struct binding binding;
+    char gs2_flag;      /* 'n', 'y' or 'p' */
     struct text nonces; /* the client's half, then ours */
     struct text auth;   /* AuthMessage, as far as it has come */
     uint8_t client_key[SCRAM_KEY_LEN];
@@ -342,16 +377,36 @@ struct scram_server *scram_server_new(const struct scram_secret *secret,
     return s;
 }
 
+void scram_server_bind(struct scram_server *s, enum scram_binding binding, struct str end_point)
+{
+    s->binding = make_binding(binding, end_point);
+}
+
+/* The header in front: the binding that the client wants. An authorization identity is not
+ * supported. */
+static enum scram_step take_gs2_header(struct scram_server *s, struct str *in)
+{
+    struct str header = s->binding.is == SCRAM_BOUND ? STR(GS2_BOUND) : STR("n,,");
+    s->gs2_flag = s->binding.is == SCRAM_BOUND ? 'p' : 'n';
+    if (s->binding.is != SCRAM_BOUND && in->len > 0 && in->ptr[0] == 'y') {
+        if (s->binding.is == SCRAM_COULD_BIND)
+            return SCRAM_DENIED;
+        header = STR("y,,");
+        s->gs2_flag = 'y';
+    }
+    if (!str_starts_with(*in, header))
+        return SCRAM_MALFORMED;
+    in->ptr += header.len;
+    in->len -= header.len;
+    return SCRAM_CONTINUE;
+}
+
 static enum scram_step server_first(struct scram_server *s, struct str in, struct text *out)
 {
     struct str user, nonce;
-    if (in.len < 3 || (in.ptr[0] != 'n' && in.ptr[0] != 'y'))
-        return SCRAM_MALFORMED;
-    s->gs2_flag = in.ptr[0];
-    if (in.ptr[1] != ',' || in.ptr[2] != ',') /* an authorization identity: not supported */
-        return SCRAM_MALFORMED;
-    in.ptr += 3;
-    in.len -= 3;
+    enum scram_step step = take_gs2_header(s, &in);
+    if (step != SCRAM_CONTINUE)
+        return step;
 
     struct str bare = in;
     if (!take_attribute(&in, 'n', &user) || !take_attribute(&in, 'r', &nonce) || !is_nonce(nonce) ||
@@ -408,10 +463,15 @@ static enum scram_step server_final(struct scram_server *s, struct str in, struc
     if (!take_attribute(&in, 'c', &binding) || !take_attribute(&in, 'r', &nonce) ||
         !skip_attributes(in))
         return SCRAM_MALFORMED;
-    /* base64 of the header of the first message: "n,," or "y,," */
-    if (!str_equal(binding, s->gs2_flag == 'n' ? STR("biws") : STR("eSws")) ||
-        !str_equal(nonce, text_str(&s->nonces)))
+    struct text expected;
+    text_init(&expected);
+    put_binding(&expected, s->gs2_flag, &s->binding);
+    bool is_bound = str_equal(binding, text_str(&expected));
+    text_free(&expected);
+    if (!str_equal(nonce, text_str(&s->nonces)))
         return SCRAM_MALFORMED;
+    if (!is_bound) /* well-formed, and to another connection than this one */
+        return s->gs2_flag == 'p' ? SCRAM_DENIED : SCRAM_MALFORMED;
 
     bool ok = proof_is_right(s, proof) && hmac(s->secret.server_key, text_str(&s->auth), signature);
     OPENSSL_cleanse(proof, sizeof(proof));
@@ -470,6 +530,7 @@ struct scram_client {
     struct scram_keys keys;
     char *password; /* NULL when the keys were given */
     size_t password_len;
+    struct binding binding;
     struct text user;  /* in the client-first-message */
     struct text nonce; /* our half */
     struct text auth;  /* AuthMessage, as far as it has come */
@@ -520,10 +581,22 @@ struct scram_client *scram_client_new_with_keys(const struct scram_keys *keys,
     return c;
 }
 
+void scram_client_bind(struct scram_client *c, enum scram_binding binding, struct str end_point)
+{
+    c->binding = make_binding(binding, end_point);
+}
+
+static char gs2_flag_of(const struct scram_client *c)
+{
+    return c->binding.is == SCRAM_BOUND ? 'p' : c->binding.is == SCRAM_COULD_BIND ? 'y' : 'n';
+}
+
 static enum scram_step client_start(struct scram_client *c, struct text *out)
 {
+    char flag = gs2_flag_of(c);
     text_printf(&c->auth, "n=%s,r=%s", c->user.ptr, c->nonce.ptr);
-    text_printf(out, "n,,%s", c->auth.ptr);
+    text_put(out, flag == 'p' ? GS2_BOUND : flag == 'y' ? "y,," : "n,,");
+    text_put_str(out, text_str(&c->auth));
     text_put_char(&c->auth, ',');
     c->state = WANTS_FIRST;
     return SCRAM_CONTINUE;
@@ -570,7 +643,9 @@ static enum scram_step client_answer(struct scram_client *c, struct str in, stru
     if (!read_challenge(c, in, &nonce, &challenge))
         return SCRAM_MALFORMED;
 
-    text_put(out, "c=biws,r=");
+    text_put(out, "c=");
+    put_binding(out, gs2_flag_of(c), &c->binding);
+    text_put(out, ",r=");
     text_put_str(out, nonce);
     text_put_str(&c->auth, in);
     text_put_char(&c->auth, ',');

@@ -1,8 +1,8 @@
 /* SCRAM-SHA-256, both roles, as machines: a message goes in, a message comes out.
  *
- * RFC 5802, RFC 7677; manual: "SASL Authentication". Randomness is passed in. No channel binding:
- * the client may say "n" (does not support it) or "y" (supports it, believes that the server
- * doesn't), "p" is refused. As in PostgreSQL the user name inside the exchange is ignored, and a
+ * RFC 5802, RFC 7677; manual: "SASL Authentication". Randomness is passed in. Channel binding is
+ * tls-server-end-point (RFC 5929), under the name SCRAM-SHA-256-PLUS: the hash that binds is passed
+ * in too. As in PostgreSQL the user name inside the exchange is ignored, and a
  * password that SASLprep can't prepare is used as it is. Keys are wiped when a machine is freed.
  *
  * With iteration counts of a server's choice the client role computes for a while (4096: 2 ms);
@@ -19,6 +19,7 @@
 #include "base/text.h"
 
 #define SCRAM_MECHANISM "SCRAM-SHA-256"
+#define SCRAM_MECHANISM_PLUS "SCRAM-SHA-256-PLUS"
 #define SCRAM_KEY_LEN 32
 #define SCRAM_SALT_MAX 128
 #define SCRAM_ITERATIONS_MAX 1000000
@@ -65,11 +66,24 @@ enum scram_step {
     SCRAM_MALFORMED, /* 08P01 */
 };
 
+/* How an exchange stands to the TLS connection that it runs through. */
+enum scram_binding {
+    SCRAM_UNBOUND,   /* no TLS, or no binding wanted. A server: the client was not offered it */
+    SCRAM_BOUND,     /* the mechanism is SCRAM_MECHANISM_PLUS */
+    SCRAM_COULD_BIND /* a server offered it and the client chose the other mechanism: one that says
+                      * "y" (you do not offer it) was told so by somebody in between, and is denied.
+                      * A client could, and was not offered it: says "y" */
+};
+#define SCRAM_END_POINT_MAX 64
+
 struct scram_server;
 
 /* nonce_raw: SCRAM_NONCE_RAW_LEN random bytes. The secret is copied. */
 struct scram_server *scram_server_new(const struct scram_secret *secret,
                                       const uint8_t nonce_raw[SCRAM_NONCE_RAW_LEN]);
+/* Before the first step, else SCRAM_UNBOUND. end_point: the hash of the server's certificate, 1 to
+ * SCRAM_END_POINT_MAX bytes; copied; unused unless SCRAM_BOUND. */
+void scram_server_bind(struct scram_server *s, enum scram_binding binding, struct str end_point);
 /* First the client-first-message, then the client-final-message. `out` is replaced. */
 enum scram_step scram_server_step(struct scram_server *s, struct str in, struct text *out);
 /* After SCRAM_DONE, else false: the keys, with which to log in as the same user on a server that
@@ -83,6 +97,7 @@ struct scram_client *scram_client_new(struct str password,
                                       const uint8_t nonce_raw[SCRAM_NONCE_RAW_LEN]);
 struct scram_client *scram_client_new_with_keys(const struct scram_keys *keys,
                                                 const uint8_t nonce_raw[SCRAM_NONCE_RAW_LEN]);
+void scram_client_bind(struct scram_client *c, enum scram_binding binding, struct str end_point);
 /* First with an empty `in`: the client-first-message comes out. Then the server-first-message,
  * then the server-final-message: SCRAM_DONE when the server has proved itself. */
 enum scram_step scram_client_step(struct scram_client *c, struct str in, struct text *out);

@@ -78,19 +78,38 @@ static int scram_iterations(const struct proxy *p)
     return n > 0 && n <= SCRAM_ITERATIONS_MAX ? n : SCRAM_ITERATIONS_DEFAULT;
 }
 
+/* The client can bind its proof to the TLS connection. */
+static bool offers_binding(const struct client *c)
+{
+    return c->conn.tls != NULL && c->conn.tls->end_point_len > 0 &&
+           proxy_of(c)->config->client_tls_channel_binding != CHANNEL_BINDING_DISABLE;
+}
+
+static bool must_bind(const struct client *c)
+{
+    return proxy_of(c)->config->client_tls_channel_binding == CHANNEL_BINDING_REQUIRE &&
+           !c->conn.peer.is_unix;
+}
+
 /* The exchange with who can't win it looks like any other: salt and iterations are those of a
  * secret that we would have made. */
 static void ask_scram(struct client *c, bool usable)
 {
-    static const char *const mechanisms[] = { SCRAM_MECHANISM, NULL };
+    static const char *const unbound[] = { SCRAM_MECHANISM, NULL };
+    static const char *const both[] = { SCRAM_MECHANISM_PLUS, SCRAM_MECHANISM, NULL };
+    static const char *const bound[] = { SCRAM_MECHANISM_PLUS, NULL };
     struct proxy *p = proxy_of(c);
     struct login *l = c->login;
 
+    if (must_bind(c) && !offers_binding(c)) {
+        client_fail(c, "08P01", "channel binding is required, but not possible");
+        return;
+    }
     l->known = usable;
     if (!usable)
         scram_secret_mock(str_from(c->user_name), p->mock_key, scram_iterations(p),
                           &l->scram_secret);
-    auth_encode_sasl(&c->conn.out, mechanisms);
+    auth_encode_sasl(&c->conn.out, must_bind(c) ? bound : offers_binding(c) ? both : unbound);
     conn_flush(&c->conn);
     conn_wake(&c->conn);
 }
@@ -680,22 +699,42 @@ static void on_md5(struct client *c, struct str answer)
         refuse(c);
 }
 
+/* False: it was not offered. */
+static bool choose_binding(const struct client *c, struct str mechanism,
+                           enum scram_binding *binding)
+{
+    bool offered = offers_binding(c);
+
+    if (offered && str_equal(mechanism, STR(SCRAM_MECHANISM_PLUS)))
+        *binding = SCRAM_BOUND;
+    else if (!must_bind(c) && str_equal(mechanism, STR(SCRAM_MECHANISM)))
+        *binding = offered ? SCRAM_COULD_BIND : SCRAM_UNBOUND;
+    else
+        return false;
+    return true;
+}
+
 static void on_scram(struct client *c, struct str body)
 {
     struct login *l = c->login;
+    enum scram_binding binding;
     struct sasl_initial initial;
     struct str message = body;
     struct text out;
 
     if (l->scram == NULL) {
         uint8_t nonce[SCRAM_NONCE_RAW_LEN];
-        if (!auth_decode_sasl_initial(body, &initial) ||
-            !str_equal(initial.mechanism, STR(SCRAM_MECHANISM)) || !initial.has_response) {
+        if (!auth_decode_sasl_initial(body, &initial) || !initial.has_response ||
+            !choose_binding(c, initial.mechanism, &binding)) {
             client_fail(c, "08P01", "SASL authentication failed");
             return;
         }
         random_bytes(c, nonce, sizeof(nonce));
         l->scram = scram_server_new(&l->scram_secret, nonce);
+        if (binding != SCRAM_UNBOUND)
+            scram_server_bind(
+                l->scram, binding,
+                (struct str){ (const char *)c->conn.tls->end_point, c->conn.tls->end_point_len });
         message = initial.response;
     }
     text_init(&out);

@@ -34,8 +34,39 @@ static bool wrong_password_type(struct err *e, const char *detail)
     return false;
 }
 
-static bool begin_scram(struct server *s, struct str secret, struct err *e)
+static bool must_bind(const struct server *s)
 {
+    return s->conn.worker->proxy->config->server_tls_channel_binding == CHANNEL_BINDING_REQUIRE &&
+           !s->conn.peer.is_unix;
+}
+
+/* Bound to the TLS connection if the server can and we want it. False: it must be, and can't. */
+static bool choose_binding(const struct server *s, const struct auth_request *r,
+                           enum scram_binding *binding, struct err *e)
+{
+    const struct tls_info *tls = s->conn.tls;
+    enum channel_binding wanted = s->conn.worker->proxy->config->server_tls_channel_binding;
+    bool can = tls != NULL && tls->end_point_len > 0 && wanted != CHANNEL_BINDING_DISABLE;
+
+    *binding = SCRAM_UNBOUND;
+    if (can && auth_offers_mechanism(r, SCRAM_MECHANISM_PLUS)) {
+        *binding = SCRAM_BOUND;
+        return true;
+    }
+    if (must_bind(s))
+        return err_set(e, ERR_REFUSAL, "08P01",
+                       "channel binding is required, but the server did not offer it");
+    if (!auth_offers_mechanism(r, SCRAM_MECHANISM))
+        return err_set(e, ERR_PEER, "08P01", "no SASL mechanism of the server is supported");
+    if (can)
+        *binding = SCRAM_COULD_BIND;
+    return true;
+}
+
+static bool begin_scram(struct server *s, struct str secret, enum scram_binding binding,
+                        struct err *e)
+{
+    const struct tls_info *tls = s->conn.tls;
     const struct scram_keys *keys = credentials_keys(&s->pool->credentials, secret.ptr);
     uint8_t nonce[SCRAM_NONCE_RAW_LEN];
     struct text out;
@@ -60,8 +91,13 @@ static bool begin_scram(struct server *s, struct str secret, struct err *e)
     s->scram = secret_kind_of(secret) == SECRET_PLAIN ? scram_client_new(secret, nonce)
                                                       : scram_client_new_with_keys(keys, nonce);
     text_init(&out);
+    if (binding != SCRAM_UNBOUND)
+        scram_client_bind(s->scram, binding,
+                          (struct str){ (const char *)tls->end_point, tls->end_point_len });
+    s->binds = binding == SCRAM_BOUND;
     scram_client_step(s->scram, STR(""), &out);
-    auth_encode_sasl_initial(&s->conn.out, STR(SCRAM_MECHANISM), text_str(&out));
+    auth_encode_sasl_initial(
+        &s->conn.out, s->binds ? STR(SCRAM_MECHANISM_PLUS) : STR(SCRAM_MECHANISM), text_str(&out));
     text_free(&out);
     conn_flush(&s->conn);
     return true;
@@ -74,8 +110,10 @@ static bool step_scram(struct server *s, struct str message, struct err *e)
 
     text_init(&out);
     switch (scram_client_step(s->scram, message, &out)) {
-    case SCRAM_CONTINUE:
     case SCRAM_DONE:
+        s->bound = s->binds;
+        break;
+    case SCRAM_CONTINUE:
         if (out.len > 0)
             auth_encode_sasl_response(&s->conn.out, text_str(&out));
         conn_flush(&s->conn);
@@ -163,6 +201,9 @@ static bool answer_password(struct server *s, const struct auth_request *r, stru
     struct str secret = secret_of(s->pool);
     struct auth_md5 digest, answer;
 
+    if (must_bind(s))
+        return err_set(e, ERR_REFUSAL, "08P01",
+                       "channel binding is required, but the server asks for a password");
     switch (secret_kind_of(secret)) {
     case SECRET_NONE:
         return wrong_password_type(e, "The server asks for a password, and none is known.");
@@ -191,6 +232,7 @@ static bool answer_password(struct server *s, const struct auth_request *r, stru
 
 bool login_answer_server(struct server *s, struct str body, struct err *e)
 {
+    enum scram_binding binding;
     struct auth_request r;
 
     if (!auth_decode_request(body, &r))
@@ -199,14 +241,17 @@ bool login_answer_server(struct server *s, struct str body, struct err *e)
         return err_set(e, ERR_PEER, "08P01", "unexpected SASL message of the server");
     switch (r.kind) {
     case AUTH_REQUEST_OK:
+        if (must_bind(s) && !s->bound)
+            return err_set(e, ERR_REFUSAL, "08P01",
+                           "channel binding is required, but the server asked for no proof");
         return true;
     case AUTH_REQUEST_CLEARTEXT:
     case AUTH_REQUEST_MD5:
         return answer_password(s, &r, e);
     case AUTH_REQUEST_SASL:
-        if (!auth_offers_mechanism(&r, SCRAM_MECHANISM) || s->scram != NULL)
-            return err_set(e, ERR_PEER, "08P01", "no SASL mechanism of the server is supported");
-        return begin_scram(s, secret_of(s->pool), e);
+        if (s->scram != NULL)
+            return err_set(e, ERR_PEER, "08P01", "unexpected SASL message of the server");
+        return choose_binding(s, &r, &binding, e) && begin_scram(s, secret_of(s->pool), binding, e);
     case AUTH_REQUEST_SASL_CONTINUE:
     case AUTH_REQUEST_SASL_FINAL:
         if (s->scram == NULL)

@@ -151,6 +151,8 @@ struct server {
     uint64_t settings_hash;    /* of the statements that `sets` */
     /* LOGIN */
     struct server_tls tls;
+    bool binds; /* by SCRAM-SHA-256-PLUS */
+    bool bound; /* and the server has proved itself that way */
     struct scram_client *scram;
     struct login_job *login_job; /* computes keys for it */
     struct text welcome;         /* ParameterStatus frames of what is not followed */

@@ -58,6 +58,46 @@ static void put_word(struct text *t, const char *key, struct str value)
     text_put_char(t, '\'');
 }
 
+/* server_tls_... in libpq's words. The ciphers, and server_tls_negotiation = direct, it does not
+ * know (before 17); its SSLRequest is understood by every server. */
+static void put_tls(struct text *t, const struct config *config)
+{
+    static const struct {
+        unsigned bit;
+        const char *name;
+    } versions[] = {
+        { CONFIG_TLS_1_0, "TLSv1" },
+        { CONFIG_TLS_1_1, "TLSv1.1" },
+        { CONFIG_TLS_1_2, "TLSv1.2" },
+        { CONFIG_TLS_1_3, "TLSv1.3" },
+    };
+    enum sslmode mode = config->server_tls_sslmode;
+    unsigned wanted = config_tls_protocols(config->server_tls_protocols);
+    const char *lowest = NULL, *highest = NULL;
+
+    for (size_t i = 0; i < sizeof(versions) / sizeof(versions[0]); i++) {
+        if (!(wanted & versions[i].bit))
+            continue;
+        lowest = lowest == NULL ? versions[i].name : lowest;
+        highest = versions[i].name;
+    }
+    /* allow asks for TLS first, as ours does. */
+    put_word(t, "sslmode", str_from(sslmode_name(mode == SSLMODE_ALLOW ? SSLMODE_PREFER : mode)));
+    if (mode == SSLMODE_DISABLE)
+        return;
+    put_word(t, "channel_binding",
+             str_from(channel_binding_name(config->server_tls_channel_binding)));
+    put_word(t, "ssl_min_protocol_version", str_from(lowest));
+    put_word(t, "ssl_max_protocol_version", str_from(highest));
+    /* libpq verifies in every mode when it finds a file of authorities: ours only where we do. */
+    if (mode >= SSLMODE_VERIFY_CA && config->server_tls_ca_file[0] != '\0')
+        put_word(t, "sslrootcert", str_from(config->server_tls_ca_file));
+    if (config->server_tls_cert_file[0] != '\0')
+        put_word(t, "sslcert", str_from(config->server_tls_cert_file));
+    if (config->server_tls_key_file[0] != '\0')
+        put_word(t, "sslkey", str_from(config->server_tls_key_file));
+}
+
 static const char *conninfo(struct arena *a, const struct config *config,
                             const struct userlist *userlist, const struct config_database *entry,
                             struct str dbname)
@@ -82,7 +122,8 @@ static const char *conninfo(struct arena *a, const struct config *config,
     put_word(&t, "user", str_from(user));
     if (password[0] != '\0')
         put_word(&t, "password", str_from(password));
-    text_put(&t, " application_name='pgtrickle' connect_timeout=10 sslmode=disable");
+    text_put(&t, " application_name='pgtrickle' connect_timeout=10");
+    put_tls(&t, config);
     const char *copy = arena_strdup(a, t.ptr);
     text_free(&t);
     return copy;

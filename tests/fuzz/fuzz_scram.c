@@ -20,13 +20,15 @@ static struct str take_line(struct str *in)
 }
 
 /* The secret's password is not in reach of the fuzzer: its StoredKey is no hash of anything. */
-static void check_server(struct str in)
+static void check_server(struct str in, bool bound)
 {
     static const uint8_t mock_key[32] = "nobody knows";
     struct scram_secret secret;
     struct text out;
     MUST(scram_secret_mock(STR("user"), mock_key, 1, &secret));
     struct scram_server *s = scram_server_new_with_nonce(&secret, STR(SERVER_NONCE));
+    if (bound)
+        scram_server_bind(s, SCRAM_BOUND, STR("hash of a certificate"));
     text_init(&out);
     for (int i = 0; i < 3; i++)
         MUST(scram_server_step(s, take_line(&in), &out) != SCRAM_DONE);
@@ -95,7 +97,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
     struct str in = { (const char *)bytes + 1, len - 1 };
     switch (bytes[0] & 3) {
     case 0:
-        check_server(in);
+        check_server(in, (bytes[0] & 4) != 0);
         break;
     case 1:
         check_client(in);

@@ -99,6 +99,59 @@ static void test_right_password_is_done_on_both_sides(void **state)
     assert_int_equal(server_end, SCRAM_DONE);
 }
 
+/* What each side believes of the connection, and what comes of it. */
+static void test_a_proof_is_good_for_its_connection_only(void **state)
+{
+    static const struct {
+        enum scram_binding client;
+        const char *client_end_point;
+        enum scram_binding server;
+        const char *server_end_point;
+        enum scram_step first;
+        enum scram_step final;
+    } cases[] = {
+        { SCRAM_BOUND, "hash of A", SCRAM_BOUND, "hash of A", SCRAM_CONTINUE, SCRAM_DONE },
+        /* somebody in between has another certificate */
+        { SCRAM_BOUND, "hash of B", SCRAM_BOUND, "hash of A", SCRAM_CONTINUE, SCRAM_DENIED },
+        { SCRAM_BOUND, "hash of A+", SCRAM_BOUND, "hash of A", SCRAM_CONTINUE, SCRAM_DENIED },
+        /* or hides that binding was offered */
+        { SCRAM_COULD_BIND, "", SCRAM_COULD_BIND, "", SCRAM_DENIED, SCRAM_MALFORMED },
+        { SCRAM_COULD_BIND, "", SCRAM_UNBOUND, "", SCRAM_CONTINUE, SCRAM_DONE },
+        { SCRAM_UNBOUND, "", SCRAM_COULD_BIND, "", SCRAM_CONTINUE, SCRAM_DONE },
+        /* not what the mechanism's name says */
+        { SCRAM_UNBOUND, "", SCRAM_BOUND, "hash of A", SCRAM_MALFORMED, SCRAM_MALFORMED },
+        { SCRAM_COULD_BIND, "", SCRAM_BOUND, "hash of A", SCRAM_MALFORMED, SCRAM_MALFORMED },
+        { SCRAM_BOUND, "hash of A", SCRAM_UNBOUND, "", SCRAM_MALFORMED, SCRAM_MALFORMED },
+        { SCRAM_BOUND, "hash of A", SCRAM_COULD_BIND, "", SCRAM_MALFORMED, SCRAM_MALFORMED },
+    };
+    (void)state;
+    struct scram_secret secret = secret_of(STR("pencil"), 1);
+    struct text from_client, from_server;
+    text_init(&from_client);
+    text_init(&from_server);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct scram_client *c = scram_client_new(STR("pencil"), nonce_a);
+        struct scram_server *s = scram_server_new(&secret, nonce_b);
+        scram_client_bind(c, cases[i].client, str_from(cases[i].client_end_point));
+        scram_server_bind(s, cases[i].server, str_from(cases[i].server_end_point));
+        scram_client_step(c, STR(""), &from_client);
+        assert_int_equal(scram_server_step(s, text_str(&from_client), &from_server),
+                         cases[i].first);
+        if (cases[i].first == SCRAM_CONTINUE) {
+            scram_client_step(c, text_str(&from_server), &from_client);
+            assert_int_equal(scram_server_step(s, text_str(&from_client), &from_server),
+                             cases[i].final);
+        }
+        if (cases[i].final == SCRAM_DONE)
+            assert_int_equal(scram_client_step(c, text_str(&from_server), &from_client),
+                             SCRAM_DONE);
+        scram_client_free(c);
+        scram_server_free(s);
+    }
+    text_free(&from_client);
+    text_free(&from_server);
+}
+
 static void test_wrong_password_is_denied(void **state)
 {
     (void)state;
@@ -375,6 +428,7 @@ int main(void)
         cmocka_unit_test(test_rfc7677_server),
         cmocka_unit_test(test_rfc7677_client),
         cmocka_unit_test(test_right_password_is_done_on_both_sides),
+        cmocka_unit_test(test_a_proof_is_good_for_its_connection_only),
         cmocka_unit_test(test_wrong_password_is_denied),
         cmocka_unit_test(test_impostor_server_is_denied),
         cmocka_unit_test(test_unknown_user_looks_like_a_wrong_password),
