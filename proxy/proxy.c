@@ -143,8 +143,10 @@ static void set_entry(struct database *db, const struct config_database *entry)
     struct str dbname = config_server_dbname(entry, str_from(db->name));
 
     /* Without an old entry, or with other hosts, nothing is known of them. */
-    if (db->entry == NULL || !config_database_same_server(db->entry, entry))
+    if (db->entry == NULL || !config_database_same_server(db->entry, entry)) {
         hosts_init(&db->hosts, entry->n_hosts);
+        db->only_3_0 = false;
+    }
     db->entry = entry;
     free(db->server_dbname);
     db->server_dbname = mem_alloc(dbname.len + 1);

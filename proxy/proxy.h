@@ -85,6 +85,7 @@ struct database {
     struct stats_window window;
     uint64_t idle_since_us; /* is_auto: since when nothing uses it; 0: in use */
     struct hosts hosts;     /* of entry->hosts; under proxy.lock */
+    atomic_bool only_3_0;   /* protocol that its servers speak, as far as is known */
     /* The SQL side of stream tables, as this process knows it. */
     atomic_bool views_installed;
     atomic_bool views_installing;
@@ -188,7 +189,7 @@ struct worker {
     struct list peer_requests; /* struct cancel_request.node: to peers */
     atomic_bool peers_kicked;  /* peers_kick is on its way */
     struct letter peers_kick;
-    struct list auth_lookups;  /* struct auth_lookup.node */
+    struct list auth_lookups; /* struct auth_lookup.node */
     struct login_lane_state login_lanes[LOGIN_LANES];
     struct timer stats_timer;
     struct timer upkeep_timer; /* min_pool_size, idle "*" databases, a changed auth_file */

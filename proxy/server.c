@@ -495,7 +495,10 @@ static void send_startup(struct server *s)
 {
     const struct config_database *entry = s->pool->db->entry;
     struct bytequeue *out = &s->conn.out;
-    struct wire_mark m = startup_encode_begin(out, 3, 0);
+
+    /* All that 3.2 brings is a longer cancel key. */
+    s->asked_3_2 = !s->pool->db->only_3_0;
+    struct wire_mark m = startup_encode_begin(out, 3, s->asked_3_2 ? 2 : 0);
     startup_encode_param(out, STR("user"), str_from(s->pool->user->name));
     startup_encode_param(out, STR("database"), str_from(s->pool->db->server_dbname));
     if (entry != NULL) {
@@ -648,12 +651,28 @@ static void finish_login(struct server *s)
     pool_on_server_ready(s->pool, s);
 }
 
+/* The first that the server says to 3.2 is an error, or it hangs up: some have never heard that a
+ * version can be negotiated. Then it is 3.0 for this database, from now on and at once. */
+static bool fall_back_to_3_0(struct server *s)
+{
+    struct database *db = s->pool->db;
+
+    if (!s->asked_3_2 || s->answered || db->only_3_0 || s->listener != NULL)
+        return false;
+    db->only_3_0 = true;
+    pool_on_host_failed(s->pool, s);
+    server_close(s, "protocol 3.2 refused");
+    return true;
+}
+
 static void on_login_frame(struct server *s, const struct wire_piece *f)
 {
     int32_t pid;
     struct str key;
     struct err e = { 0 };
 
+    if (f->tag != BE_ERROR)
+        s->answered = true;
     switch (f->tag) {
     case BE_AUTHENTICATION:
         if (!login_answer_server(s, f->body, &e)) {
@@ -672,7 +691,10 @@ static void on_login_frame(struct server *s, const struct wire_piece *f)
         break;
     case BE_ERROR:
         notice_decode_err(f->body, &e);
-        if (s->connect_query_sent) {
+        if ((strcmp(e.sqlstate, "0A000") == 0 || strcmp(e.sqlstate, "08P01") == 0) &&
+            fall_back_to_3_0(s)) {
+            /* it is closed */
+        } else if (s->connect_query_sent) {
             server_log(s, LEVEL_WARNING, "error in connect_query: %s", e.message);
         } else {
             if (s->replication != REPLICATION_NONE)
@@ -1277,7 +1299,8 @@ static void on_gone(struct conn *conn, const char *reason)
     } else if (conn->securing && reason != NULL) {
         fail_tls(s, reason);
     } else if (s->state == SERVER_LOGIN) {
-        host_failed(s, true, "server conn crashed?");
+        if (!fall_back_to_3_0(s))
+            host_failed(s, true, "server conn crashed?");
     } else {
         lose(s, "server conn crashed?", (struct str){ "", 0 });
     }

@@ -158,6 +158,8 @@ struct server {
     struct text welcome;         /* ParameterStatus frames of what is not followed */
     int server_version;
     bool connect_query_sent;
+    bool asked_3_2;
+    bool answered; /* with anything but an error */
 };
 
 /* Opens a connection for the pool, which has a place for it (proxy/pool_common.h). for_client: a

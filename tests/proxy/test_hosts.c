@@ -274,6 +274,63 @@ static void test_a_standby_is_preferred(void **state)
     world_free(w);
 }
 
+/* ---- versions --------------------------------------------------------------------------- */
+
+/* The version that the core asks for. */
+static int asked(struct world *w, struct peer **s)
+{
+    *s = world_next_connect(w);
+    assert_non_null(*s);
+    peer_connected(*s);
+    struct str got = bytequeue_str(&(*s)->got);
+    assert_true(got.len > 8);
+    return got.ptr[5] * 10 + got.ptr[7];
+}
+
+static void test_servers_that_know_3_0_only(void **state)
+{
+    struct bytequeue q = { 0 };
+    struct peer *s;
+
+    (void)state;
+    for (int how = 0; how < 3; how++) {
+        struct world *w = world_new("[databases]\ndb = host=10.0.0.1\n" POOL, USERS);
+        struct peer *c = use(w);
+        assert_int_equal(asked(w, &s), 32);
+        if (how == 2) {
+            peer_hang_up(s);
+        } else {
+            notice_encode_error(&q, "FATAL", how == 0 ? "0A000" : "08P01", "unsupported protocol");
+            peer_send_queue(s, &q);
+        }
+        assert_null(s->conn);
+        assert_int_equal(asked(w, &s), 30);
+        auth_encode_ok(&q);
+        wire_encode_ready(&q, STATUS_IDLE);
+        peer_send_queue(s, &q);
+        assert_string_equal(peer_take(c), "RKZ");
+        use(w);
+        assert_int_equal(asked(w, &s), 30);
+        world_free(w);
+    }
+    /* An error that has to do with something else, and one that comes twice. */
+    struct world *w = world_new("[databases]\ndb = host=10.0.0.1\n" POOL, USERS);
+    struct peer *c = use(w);
+    assert_int_equal(asked(w, &s), 32);
+    notice_encode_error(&q, "FATAL", "28000", "no");
+    peer_send_queue(s, &q);
+    assert_string_equal(peer_take(c), "E(28000)");
+    world_sleep(w, 10.1);
+    c = use(w);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(asked(w, &s), i == 0 ? 32 : 30);
+        notice_encode_error(&q, "FATAL", "08P01", "no such database");
+        peer_send_queue(s, &q);
+    }
+    assert_string_equal(peer_take(c), "E(08P01)");
+    world_free(w);
+}
+
 /* ---- names ------------------------------------------------------------------------------ */
 
 #define NAMED "[databases]\ndb = host=pg.example port=6000\n" POOL
@@ -422,6 +479,7 @@ int main(void)
         cmocka_unit_test(test_the_primary_is_found),
         cmocka_unit_test(test_without_a_primary_clients_wait),
         cmocka_unit_test(test_a_standby_is_preferred),
+        cmocka_unit_test(test_servers_that_know_3_0_only),
         cmocka_unit_test(test_a_name_is_looked_up_once_and_its_addresses_take_turns),
         cmocka_unit_test(test_another_order_closes_nothing_and_a_lost_address_its_servers),
         cmocka_unit_test(test_the_next_address_is_tried_at_once),
