@@ -43,12 +43,10 @@ bool auth_rules_load(struct proxy *p, struct err *e)
 {
     struct err first = { 0 }, second = { 0 };
 
-    proxy_halt_workers(p);
     if (!load_ident(p, &second))
         log_line(p->log, LEVEL_ERROR, "auth_ident_file: %s", second.message);
     if (!load_hba(p, &first))
         log_line(p->log, LEVEL_ERROR, "auth_hba_file: %s", first.message);
-    proxy_release_workers(p);
     bool ok = !err_is_set(&first) && !err_is_set(&second);
     if (!ok)
         err_move(e, err_is_set(&first) ? &first : &second);

@@ -8,7 +8,8 @@
 
 struct proxy;
 
-/* Reads both as the configuration names them; workers are halted meanwhile, or not there yet. Bad
+/* Reads both as the configuration names them; workers are halted, or do not run
+ * yet. Bad
  * lines are logged and left out. A file that can't be read leaves the rules as they were: false and
  * *e, which is logged too. */
 bool auth_rules_load(struct proxy *p, struct err *e);

@@ -146,8 +146,6 @@ bool ldap_options_check(const struct ldap_options *o, struct err *e)
     bool searches = o->base_dn != NULL || o->bind_dn != NULL || o->bind_password != NULL ||
                     o->search_attribute != NULL || o->search_filter != NULL;
 
-    if (o->server == NULL)
-        return err_set(e, ERR_CONFIG, "F0000", "ldap requires \"ldapserver\" to be set");
     if ((o->prefix != NULL || o->suffix != NULL) && searches)
         return err_set(e, ERR_CONFIG, "F0000",
                        "ldapprefix and ldapsuffix can't be used together with a search");

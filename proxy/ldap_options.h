@@ -21,7 +21,7 @@ enum ldap_scope {
 
 struct ldap_options {
     const char *scheme; /* "ldap", "ldaps" */
-    const char *server; /* blanks between several */
+    const char *server; /* blanks between several; NULL: this machine */
     int port;           /* 0: the scheme's */
     bool tls;
     const char *prefix;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "proxy/auth_rules.h"
 #include "proxy/config.h"
 #include "proxy/io/listen.h"
 #include "proxy/io/loop.h"
@@ -205,6 +206,8 @@ int main(int argc, char **argv)
     userlist = NULL;
     if (!proxy_set_logging(p, &e) || !proxy_load_tls(p, &e))
         goto out;
+    auth_rules_load(p, &e); /* what can't be read lets nobody in */
+    err_clear(&e);
     config_warn(p->config, log);
     if (!view_service_start(views, &e))
         goto out;

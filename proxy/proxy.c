@@ -577,7 +577,9 @@ void proxy_reload(struct proxy *p, struct err *e)
         log_line(p->log, LEVEL_LOG, "RELOAD: %s", fresh->path);
         proxy_refresh_userlist(p);
         proxy_apply_config(p, fresh);
+        proxy_halt_workers(p);
         auth_rules_load(p, e);
+        proxy_release_workers(p);
     }
     /* A log that was rotated is opened anew whatever the file says. */
     if (!proxy_set_logging(p, &log_error) && !err_is_set(e))
@@ -1355,9 +1357,6 @@ struct proxy *proxy_new(struct config *config, struct userlist *userlist, struct
     ops->random(w->io, p->mock_key, sizeof(p->mock_key));
     ops->random(w->io, &p->cancel_secret, sizeof(p->cancel_secret));
     p->verifiers = verifiers_new(p->mock_key);
-    struct err e = { 0 };
-    auth_rules_load(p, &e); /* what can't be read lets nobody in */
-    err_clear(&e);
     EACH_WORKER(p, worker)
     timer_set(&worker->timers, &worker->upkeep_timer, now_us + UPKEEP_US, on_upkeep);
     timer_set(&w->timers, &w->stats_timer,

@@ -93,8 +93,10 @@ static void put_uris(struct text *out, const struct ldap_options *o)
 {
     const char *scheme = o->scheme != NULL ? o->scheme : "ldap";
     int port = o->port > 0 ? o->port : strcmp(scheme, "ldaps") == 0 ? LDAPS_PORT : LDAP_PORT;
-    const char *at = o->server;
+    const char *at = o->server != NULL ? o->server : "";
 
+    if (*at == '\0')
+        text_printf(out, "%s://:%d", scheme, port);
     while (*at != '\0') {
         size_t n = strcspn(at, " ");
         if (n > 0)

@@ -62,7 +62,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
     ident_unref(m);
 
     arena_init(&arena);
-    if (ldap_options_parse(&options, &arena, text, &e) && options.server == NULL)
+    if (ldap_options_parse(&options, &arena, text, &e) && options.prefix != NULL &&
+        options.base_dn != NULL)
         __builtin_trap();
     err_clear(&e);
     arena_free(&arena);
