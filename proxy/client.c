@@ -1143,7 +1143,9 @@ static bool parse_in_doubt(struct client *c, struct str name, struct str tail)
         return false;
     if (client_statement_is_named(&c->statements, name) || !server_has_room(c->server))
         return true;
-    struct statement *st = statement_get(&proxy_of(c)->statements, c->db, STATEMENT_PARSED, tail);
+    struct statement *st = statement_find(&proxy_of(c)->statements, c->db, STATEMENT_PARSED, tail);
+    if (st == NULL)
+        return false;
     bool had = server_statements_has(&c->server->statements, st);
     statement_unref(&proxy_of(c)->statements, st);
     return had;

@@ -346,7 +346,9 @@ static bool answer_alone(struct client *c, struct str text, const struct sql_pre
     }
     if (cmd->verb == SQL_PREPARE && cs == NULL) {
         struct str body = { text.ptr + cmd->name_end, cmd->at.end - cmd->name_end };
-        struct statement *st = statement_get(table_of(c), c->db, STATEMENT_SQL, body);
+        struct statement *st = statement_find(table_of(c), c->db, STATEMENT_SQL, body);
+        if (st == NULL)
+            return false;
         if (server_has_fresh(c->server, st)) {
             server_statements_touch(&c->server->statements, st);
             client_statement_add(&c->statements, ++c->next_serial, cmd->name, st, NULL);

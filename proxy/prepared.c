@@ -47,26 +47,40 @@ static struct statement *make(struct statement_table *t, const void *database,
     return s;
 }
 
-struct statement *statement_get(struct statement_table *t, const void *database,
-                                enum statement_source source, struct str body)
+static struct statement *find_or_make(struct statement_table *t, const void *database,
+                                      enum statement_source source, struct str body, bool makes)
 {
     uint64_t hash = str_hash(body) + source + ((uintptr_t)database >> 4);
+    struct statement *found = NULL;
 
     pthread_mutex_lock(&t->lock);
     for (struct map_node *n = map_first(&t->map, hash); n != NULL; n = map_next_same(n)) {
         struct statement *s = MAP_ITEM(n, struct statement, node);
         if (s->source == source && s->database == database &&
             str_equal((struct str){ s->body, s->body_len }, body)) {
-            statement_ref(s);
-            pthread_mutex_unlock(&t->lock);
-            return s;
+            found = statement_ref(s);
+            break;
         }
     }
-    struct statement *s = make(t, database, source, body);
-    s->shared = true;
-    map_insert(&t->map, &s->node, hash);
+    if (found == NULL && makes) {
+        found = make(t, database, source, body);
+        found->shared = true;
+        map_insert(&t->map, &found->node, hash);
+    }
     pthread_mutex_unlock(&t->lock);
-    return s;
+    return found;
+}
+
+struct statement *statement_get(struct statement_table *t, const void *database,
+                                enum statement_source source, struct str body)
+{
+    return find_or_make(t, database, source, body, true);
+}
+
+struct statement *statement_find(struct statement_table *t, const void *database,
+                                 enum statement_source source, struct str body)
+{
+    return find_or_make(t, database, source, body, false);
 }
 
 struct statement *statement_new(struct statement_table *t, const void *database,

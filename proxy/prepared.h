@@ -109,6 +109,9 @@ void statement_table_free(struct statement_table *t);
 /* Takes a reference on the statement with this body, new or known. */
 struct statement *statement_get(struct statement_table *t, const void *database,
                                 enum statement_source source, struct str body);
+/* The same if it is known, or NULL. */
+struct statement *statement_find(struct statement_table *t, const void *database,
+                                 enum statement_source source, struct str body);
 /* One that is nobody else's, whatever its body. */
 struct statement *statement_new(struct statement_table *t, const void *database,
                                 enum statement_source source, struct str body);

@@ -217,7 +217,7 @@ size_t sql_prepare_find(struct str text, bool standard_conforming_strings, struc
     *out = NULL;
     for (; sql_split_next(&s, &at); statement++) {
         struct look l = { .s = { { text.ptr, at.end }, at.start, standard_conforming_strings } };
-        struct sql_prepare_command found = { .statement = statement, .at = at };
+        struct sql_prepare_command found = { .statement = statement, .at = at, .name = STR("") };
 
         if (!find(&l, a, &found))
             continue;

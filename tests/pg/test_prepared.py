@@ -57,6 +57,7 @@ SQL = [
     "DEALLOCATE {n}",
     "DEALLOCATE PREPARE {n}",
     "DEALLOCATE ALL",
+    "DISCARD ALL",
     "SELECT 1",
 ]
 
@@ -212,7 +213,7 @@ def pooled(world, mode="transaction", **settings):
 
 
 def test_clients_see_their_own_statements(world):
-    seconds = min(world.seconds, 8)
+    seconds = min(world.seconds, 4)
     deadline = time.monotonic() + seconds
     seed = world.seed
     while time.monotonic() < deadline:
