@@ -13,7 +13,7 @@ CFLAGS_asan    := -O1 -g -fsanitize=address,undefined -fno-omit-frame-pointer -f
 CFLAGS_tsan    := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
 CFLAGS_fuzz    := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined
 ALL_CFLAGS := -std=gnu11 $(WARN) $(CFLAGS_$(VARIANT)) -pthread $(CFLAGS)
-LIBS := -lpg_query -lprotobuf-c -lpq -lssl -lcrypto -lidn -lpam -lldap -llber -lm
+LIBS := -lpg_query -lprotobuf-c -lpq -levent_core -lssl -lcrypto -lidn -lpam -lldap -llber -lm
 
 BASE_SRC     := $(sort $(wildcard base/*.c))
 PROTOCOL_SRC := $(sort $(wildcard protocol/*.c))

@@ -1,5 +1,6 @@
 #include "proxy/options.h"
 
+#include <event2/event.h>
 #include <getopt.h>
 #include <openssl/crypto.h>
 
@@ -56,8 +57,8 @@ enum options_result options_parse(int argc, char **argv, struct options *o, FILE
             o->verbose++;
             break;
         case 'V':
-            fprintf(out, "pgtrickle %s\ntls: %s\n", PGTRICKLE_VERSION,
-                    OpenSSL_version(OPENSSL_VERSION));
+            fprintf(out, "pgtrickle %s\nlibevent %s\ntls: %s\n", PGTRICKLE_VERSION,
+                    event_get_version(), OpenSSL_version(OPENSSL_VERSION));
             return OPTIONS_DONE;
         case 'h':
             print_help(out, program);

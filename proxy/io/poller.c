@@ -1,32 +1,39 @@
 #include "proxy/io/poller.h"
 
-#include <errno.h>
-#include <limits.h>
 #include <stdlib.h>
-#include <sys/epoll.h>
-#include <unistd.h>
 
 #include "base/arena.h"
 
-#define BATCH 64
-
 struct poller {
-    int fd;
+    struct event_base *base;
+    struct event *deadline;
     struct watch *telling; /* NULL once it does not want anything any more */
     struct watch *raised;
-    int next; /* of events: [next, count) are not told yet */
-    int count;
-    struct epoll_event events[BATCH];
 };
+
+static void on_deadline(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    (void)arg; /* the wait is over: the caller knows what for */
+}
 
 struct poller *poller_new(void)
 {
-    int fd = epoll_create1(EPOLL_CLOEXEC);
+    struct event_config *config = event_config_new();
+    struct event_base *base = NULL;
 
-    if (fd < 0)
+    if (config != NULL) {
+        /* One thread; the loop has a clock of its own. */
+        event_config_set_flag(config, EVENT_BASE_FLAG_NOLOCK | EVENT_BASE_FLAG_IGNORE_ENV);
+        base = event_base_new_with_config(config);
+        event_config_free(config);
+    }
+    if (base == NULL)
         return NULL;
     struct poller *p = mem_alloc(sizeof(*p));
-    p->fd = fd;
+    p->base = base;
+    p->deadline = event_new(base, -1, 0, on_deadline, p);
     return p;
 }
 
@@ -34,29 +41,50 @@ void poller_free(struct poller *p)
 {
     if (p == NULL)
         return;
-    close(p->fd);
+    event_free(p->deadline);
+    event_base_free(p->base);
     free(p);
+}
+
+static void tell(struct poller *p, struct watch *w, unsigned what)
+{
+    p->telling = w;
+    if (what & w->wants & WATCH_WRITE)
+        w->ready(w, WATCH_WRITE);
+    if (p->telling == w && (what & w->wants & WATCH_READ))
+        w->ready(w, WATCH_READ);
+    p->telling = NULL;
+}
+
+static void on_event(evutil_socket_t fd, short what, void *arg)
+{
+    struct watch *w = arg;
+
+    (void)fd;
+    tell(w->poller, w, (what & EV_READ ? WATCH_READ : 0u) | (what & EV_WRITE ? WATCH_WRITE : 0u));
 }
 
 bool poller_want(struct poller *p, struct watch *w, unsigned wants)
 {
-    struct epoll_event e = { .events = (wants & WATCH_READ ? EPOLLIN : 0u) |
-                                       (wants & WATCH_WRITE ? EPOLLOUT : 0u),
-                             .data.ptr = w };
-
     if (wants == w->wants)
         return true;
-    int op = w->wants == 0 ? EPOLL_CTL_ADD : wants == 0 ? EPOLL_CTL_DEL : EPOLL_CTL_MOD;
-    if (epoll_ctl(p->fd, op, w->fd, &e) < 0 && op != EPOLL_CTL_DEL)
-        return false;
+    if (w->wants != 0)
+        event_del(&w->event);
+    if (wants != 0) {
+        short what = (short)(EV_PERSIST | (wants & WATCH_READ ? EV_READ : 0) |
+                             (wants & WATCH_WRITE ? EV_WRITE : 0));
+        if (event_assign(&w->event, p->base, w->fd, what, on_event, w) < 0 ||
+            event_add(&w->event, NULL) < 0) {
+            w->wants = 0;
+            return false;
+        }
+    }
+    w->poller = p;
     w->wants = wants;
     if (wants != 0)
         return true;
     if (p->telling == w)
         p->telling = NULL;
-    for (int i = p->next; i < p->count; i++)
-        if (p->events[i].data.ptr == w)
-            p->events[i].data.ptr = NULL;
     if (w->raised) {
         struct watch **at = &p->raised;
         while (*at != w)
@@ -76,37 +104,23 @@ void poller_raise(struct poller *p, struct watch *w)
     p->raised = w;
 }
 
-static void tell(struct poller *p, struct watch *w, unsigned what)
-{
-    p->telling = w;
-    if (what & w->wants & WATCH_WRITE)
-        w->ready(w, WATCH_WRITE);
-    if (p->telling == w && (what & w->wants & WATCH_READ))
-        w->ready(w, WATCH_READ);
-    p->telling = NULL;
-}
-
 void poller_wait(struct poller *p, int64_t timeout_us)
 {
-    /* Up to the next millisecond: a deadline is over when it is told. */
-    int64_t ms = timeout_us < 0 ? -1 : timeout_us / 1000 + (timeout_us % 1000 > 0);
+    struct timeval tv = { .tv_sec = (time_t)(timeout_us / 1000000),
+                          .tv_usec = (suseconds_t)(timeout_us % 1000000) };
     int n_raised = 0;
 
-    if (p->raised != NULL)
-        ms = 0;
     for (const struct watch *w = p->raised; w != NULL; w = w->next_raised)
         n_raised++;
-    p->next = 0;
-    p->count = epoll_wait(p->fd, p->events, BATCH, ms > INT_MAX ? INT_MAX : (int)ms);
-    while (p->next < p->count) {
-        const struct epoll_event *e = &p->events[p->next++];
-        unsigned what = (e->events & (EPOLLIN | EPOLLRDHUP) ? WATCH_READ : 0u) |
-                        (e->events & EPOLLOUT ? WATCH_WRITE : 0u) |
-                        (e->events & (EPOLLERR | EPOLLHUP) ? WATCH_READ | WATCH_WRITE : 0u);
-        if (e->data.ptr != NULL)
-            tell(p, e->data.ptr, what);
+    if (timeout_us == 0 || n_raised > 0) {
+        event_base_loop(p->base, EVLOOP_ONCE | EVLOOP_NONBLOCK);
+    } else {
+        if (timeout_us > 0)
+            event_add(p->deadline, &tv);
+        event_base_loop(p->base, EVLOOP_ONCE);
+        if (timeout_us > 0)
+            event_del(p->deadline);
     }
-    p->next = p->count = 0;
     /* Those that are raised meanwhile have their turn after the others'. */
     struct watch *w;
     while (n_raised-- > 0 && (w = p->raised) != NULL) {

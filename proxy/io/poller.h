@@ -1,13 +1,14 @@
-/* Which descriptors are ready.
+/* Which descriptors are ready: libevent, used the way that the loop needs it.
  *
- * One epoll instance, level triggered. A watch is embedded in what it belongs to and costs nothing
- * beside: ten thousand idle sockets are ten thousand entries of the kernel's. What a watch wants
- * changes at once; after poller_want(…, 0) its owner may be freed, also from inside a callback of
- * the same wait.
+ * Level triggered. A watch is embedded in what it belongs to, its struct event in it, so that a
+ * socket is one allocation. What a watch wants changes at once; after poller_want(…, 0) its owner
+ * may be freed, also from inside a callback of the same wait.
  */
 #ifndef PGTRICKLE_PROXY_IO_POLLER_H
 #define PGTRICKLE_PROXY_IO_POLLER_H
 
+#include <event2/event.h>
+#include <event2/event_struct.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -24,8 +25,10 @@ struct watch {
     int fd;
     unsigned wants; /* WATCH_*; set by poller_want */
     /* Of the poller: */
+    struct poller *poller;
     struct watch *next_raised;
     bool raised;
+    struct event event;
 };
 
 struct poller *poller_new(void); /* NULL and errno: no descriptor is left */
@@ -36,8 +39,7 @@ static inline void watch_init(struct watch *w, int fd, void (*ready)(struct watc
     *w = (struct watch){ .ready = ready, .fd = fd };
 }
 
-/* 0: nothing; the descriptor may be closed then. False: the kernel watches no more descriptors
- * (errno). */
+/* 0: nothing; the descriptor may be closed then. False: the kernel watches no more descriptors. */
 bool poller_want(struct poller *p, struct watch *w, unsigned wants);
 
 /* The next wait tells WATCH_READ whatever the kernel says, if it is wanted then: bytes are left

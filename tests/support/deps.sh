@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 packages=(gcc make clang clang-format clang-tidy cppcheck pkg-config libclang-rt-14-dev
-    libpq-dev libssl-dev libcmocka-dev libpg-query-dev libprotobuf-c-dev uthash-dev libidn-dev libpam0g-dev libldap-dev
+    libpq-dev libevent-dev libssl-dev libcmocka-dev libpg-query-dev libprotobuf-c-dev uthash-dev libidn-dev libpam0g-dev libldap-dev
     postgresql-15 postgresql-contrib python3 python3-psycopg nodejs npm)
 
 as_root() {
