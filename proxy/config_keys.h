@@ -137,7 +137,6 @@
 #define CONFIG_KEYS_WITHOUT_EFFECT(X)                                                               \
     X(job_name)                                                                                     \
     X(pkt_buf)                                                                                      \
-    X(pool_idle_timeout)                                                                            \
     X(resolv_conf)                                                                                  \
     X(sbuf_loopcnt)
 

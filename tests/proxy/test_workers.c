@@ -278,7 +278,8 @@ static void test_a_place_goes_to_the_pool_that_waited_longest(void **state)
     for (int n = 1; n <= 2; n++) {
         char ini[200];
         snprintf(ini, sizeof(ini),
-                 "[databases]\na = host=10.0.0.1\nb = host=10.0.0.1\nc = host=10.0.0.1\n[pgbouncer]\n" TRANSACTION
+                 "[databases]\na = host=10.0.0.1\nb = host=10.0.0.1\nc = "
+                 "host=10.0.0.1\n[pgbouncer]\n" TRANSACTION
                  "worker_threads = %d\nmax_user_connections = 1\n",
                  n);
         struct world *w = world_new(ini, USERS);
@@ -307,9 +308,10 @@ static void test_a_place_goes_to_the_pool_that_waited_longest(void **state)
 /* A pool whose server is never idle gives it up to one that has waited much longer. */
 static void test_a_busy_pool_does_not_keep_its_siblings_out(void **state)
 {
-    struct world *w = world_new("[databases]\na = host=10.0.0.1\nb = host=10.0.0.1\n[pgbouncer]\n" TRANSACTION
-                                "worker_threads = 2\nmax_user_connections = 1\n",
-                                USERS);
+    struct world *w =
+        world_new("[databases]\na = host=10.0.0.1\nb = host=10.0.0.1\n[pgbouncer]\n" TRANSACTION
+                  "worker_threads = 2\nmax_user_connections = 1\n",
+                  USERS);
     struct peer *a[2];
     int rounds = 0;
 
@@ -332,6 +334,32 @@ static void test_a_busy_pool_does_not_keep_its_siblings_out(void **state)
     }
     assert_non_null(world_serve_login(w));
     assert_string_equal(peer_take(b), "RSSSSSSSKZ");
+    world_free(w);
+}
+
+static void test_an_unused_pool_is_forgotten(void **state)
+{
+    struct world *w = world_new(TRANSACTION "worker_threads = 2\npool_idle_timeout = 20\n"
+                                            "server_idle_timeout = 5\n",
+                                USERS);
+    struct peer *c[4];
+
+    (void)state;
+    log_in(w, c, 4);
+    struct database *db = peer_client(c[0])->db;
+    for (int i = 0; i < 4; i++)
+        peer_hang_up(c[i]);
+    assert_int_equal(db->pools.count, 2);
+    world_sleep(w, 15);
+    assert_int_equal(db->pools.count, 2);
+    uint64_t logins = proxy_database_stats(db).client_logins;
+    world_sleep(w, 20);
+    assert_int_equal(db->pools.count, 0);
+    assert_int_equal(db->commons.count, 0);
+    assert_int_equal(proxy_database_stats(db).client_logins, logins); /* are not */
+    c[0] = world_login(w, "ann", "db");
+    assert_non_null(world_serve_login(w));
+    assert_int_equal(db->pools.count, 1);
     world_free(w);
 }
 
@@ -442,6 +470,7 @@ int main(void)
         cmocka_unit_test(test_a_failed_login_is_told_to_the_waiters_of_all_workers),
         cmocka_unit_test(test_a_place_goes_to_the_pool_that_waited_longest),
         cmocka_unit_test(test_a_busy_pool_does_not_keep_its_siblings_out),
+        cmocka_unit_test(test_an_unused_pool_is_forgotten),
         cmocka_unit_test(test_the_console_is_on_worker_0),
         cmocka_unit_test(test_a_cancel_goes_where_its_client_is),
         cmocka_unit_test(test_a_client_that_dies_on_its_way_is_gone),
