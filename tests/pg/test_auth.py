@@ -47,6 +47,12 @@ def server_rules(world, lines):
         put(before)
 
 
+def _write(path, text):
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(text)
+    os.chmod(path, 0o644)
+
+
 def refused(connect, why):
     try:
         connect().close()
@@ -166,22 +172,29 @@ def test_logins_of_a_storm_all_get_in(world):
 
 @only(15)
 def test_secrets_of_auth_file_serve_both_directions(world):
+    methods = {"au_plain": "password", "au_hash": "md5", "au_sasl": "scram-sha-256"}
+    target = f"host=127.0.0.1 port={world.cluster.port} dbname=postgres"
+    hba = os.path.join(pg.new_directory("au_both"), "hba")
+    _write(hba, "".join(f"host {db} all all {method}\n" for db, method in methods.items()) +
+           "host au_open all all trust\n")
+    settings = {"auth_type": "hba", "auth_hba_file": hba}
+    databases = dict.fromkeys([*methods, "au_open"], target)
     with roles(world) as conn:
         verifiers = dict(conn.execute("SELECT rolname, rolpassword FROM pg_authid").fetchall())
         users = {"au_scram": verifiers["au_scram"], "au_md5": verifiers["au_md5"]}
-        for auth_type in ("md5", "scram-sha-256", "plain"):
-            for secrets in (users, dict.fromkeys(users, SECRET)):
-                with daemon(world, settings={"auth_type": auth_type}, users=secrets) as d:
-                    for user in users:
-                        if (auth_type, user) == ("scram-sha-256", "au_md5") and secrets is users:
-                            refused(lambda: d.connect(user="au_md5", password=SECRET),
+        for secrets in (users, dict.fromkeys(users, SECRET)):
+            with daemon(world, settings=settings, databases=databases, users=secrets) as d:
+                for user in users:
+                    if secrets is users and user == "au_scram":
+                        # Of a verifier alone nobody can log in.
+                        refused(lambda: d.connect("au_open", "au_scram"), "wrong password type")
+                    for db in methods:
+                        if (db, user) == ("au_sasl", "au_md5") and secrets is users:
+                            refused(lambda: d.connect("au_sasl", "au_md5", password=SECRET),
                                     "authentication failed")
                             continue
-                        with d.connect(user=user, password=SECRET) as c:
+                        with d.connect(db, user, password=SECRET) as c:
                             c.execute("SELECT 1")
-        # Of a verifier alone nobody can log in.
-        with daemon(world, settings={"auth_type": "trust"}, users=users) as d:
-            refused(lambda: d.connect(user="au_scram"), "wrong password type")
 
 
 @only(15)
@@ -191,15 +204,10 @@ def test_rules_of_auth_hba_file(world):
     ident = os.path.join(socket_dir, "ident")
     me = pg.account().pw_name if pg.account() else getpass.getuser()
 
-    def write(path, text):
-        with open(path, "w", encoding="utf-8") as f:
-            f.write(text)
-        os.chmod(path, 0o644)
-
-    write(hba, "local all app peer map=m\nlocal all all reject\nhost all writer all md5\n"
-               "host all reader 127.0.0.0/8 reject\nhost all nonsense all magic\n"
-               "host sameuser all all trust\n")
-    write(ident, f"m {me} app\n")
+    _write(hba, "local all app peer map=m\nlocal all all reject\nhost all writer all md5\n"
+                "host all reader 127.0.0.0/8 reject\nhost all nonsense all magic\n"
+                "host sameuser all all trust\n")
+    _write(ident, f"m {me} app\n")
     settings = {"auth_type": "hba", "auth_hba_file": hba, "auth_ident_file": ident,
                 "unix_socket_dir": socket_dir if len(socket_dir) < 80 else ""}
     with daemon(world, settings=settings) as d:
@@ -211,7 +219,7 @@ def test_rules_of_auth_hba_file(world):
         refused(lambda: d.connect(user="reader"), "login rejected")
         refused(lambda: d.connect(user="app"), "no authentication method is found")
         # RELOAD reads them anew; a file that is gone leaves the rules as they were.
-        write(hba, "host all app all trust\nhost all postgres all trust\n")
+        _write(hba, "host all app all trust\nhost all postgres all trust\n")
         d.process.send_signal(1)
         pg.wait_until(lambda: _can(d, "app"), what="the new rules")
         os.rename(hba, hba + ".gone")
@@ -368,18 +376,22 @@ def test_ldap_by_bind_and_by_search(world):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     where = f"ldapserver=127.0.0.1 ldapport={server.server_address[1]}"
     try:
-        for words in (f'{where} ldapprefix="cn=" ldapsuffix=",dc=x"',
-                      f"{where} ldapbasedn=dc=x",
-                      f'{where} ldapbasedn=dc=x ldapbinddn="cn=reader,dc=x" ldapbindpasswd=r '
-                      "ldapsearchfilter=(uid=$username)"):
-            settings = {"auth_type": "ldap", "auth_ldap_options": words}
-            # The password that LDAP took logs in to the server.
-            with server_rules(world, ["host all zoe 127.0.0.1/32 scram-sha-256"]), \
-                    daemon(world, settings=settings, users={}) as d:
-                with d.connect(user="zoe", password=SECRET) as c:
+        rules = {"au_bind": f'{where} ldapprefix="cn=" ldapsuffix=",dc=x"',
+                 "au_find": f"{where} ldapbasedn=\"dc=x\"",
+                 "au_ask": f'{where} ldapbasedn="dc=x" ldapbinddn="cn=reader,dc=x" ldapbindpasswd=r '
+                           'ldapsearchfilter="(uid=$username)"'}
+        hba = os.path.join(pg.new_directory("au_ldap"), "hba")
+        _write(hba, "".join(f"host {db} all all ldap {words}\n" for db, words in rules.items()))
+        target = f"host=127.0.0.1 port={world.cluster.port} dbname=postgres"
+        # The password that LDAP took logs in to the server.
+        with server_rules(world, ["host all zoe 127.0.0.1/32 scram-sha-256"]), \
+                daemon(world, settings={"auth_type": "hba", "auth_hba_file": hba}, users={},
+                       databases=dict.fromkeys(rules, target)) as d:
+            for db in rules:
+                with d.connect(db, "zoe", password=SECRET) as c:
                     c.execute("SELECT 1")
                 for user, password in (("zoe", "wrong"), ("yan", SECRET), ("zoe*", SECRET)):
-                    refused(lambda u=user, p=password: d.connect(user=u, password=p),
+                    refused(lambda d_=db, u=user, p=password: d.connect(d_, u, password=p),
                             "password authentication failed")
     finally:
         server.shutdown()
