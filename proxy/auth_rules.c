@@ -39,19 +39,35 @@ static bool load_ident(struct proxy *p, struct err *e)
     return true;
 }
 
+static bool check_ldap(const struct proxy *p, struct err *e)
+{
+    struct ldap_options options;
+    struct arena a;
+
+    if (p->config->auth_type != AUTH_TYPE_LDAP)
+        return true;
+    arena_init(&a);
+    bool ok = ldap_options_parse(&options, &a, str_from(p->config->auth_ldap_options), e);
+    arena_free(&a);
+    return ok;
+}
+
 bool auth_rules_load(struct proxy *p, struct err *e)
 {
-    struct err first = { 0 }, second = { 0 };
+    struct err first = { 0 }, second = { 0 }, third = { 0 };
 
     if (!load_ident(p, &second))
         log_line(p->log, LEVEL_ERROR, "auth_ident_file: %s", second.message);
     if (!load_hba(p, &first))
         log_line(p->log, LEVEL_ERROR, "auth_hba_file: %s", first.message);
-    bool ok = !err_is_set(&first) && !err_is_set(&second);
+    if (!check_ldap(p, &third))
+        log_line(p->log, LEVEL_ERROR, "auth_ldap_options: %s", third.message);
+    bool ok = !err_is_set(&first) && !err_is_set(&second) && !err_is_set(&third);
     if (!ok)
-        err_move(e, err_is_set(&first) ? &first : &second);
+        err_move(e, err_is_set(&first) ? &first : err_is_set(&second) ? &second : &third);
     err_clear(&first);
     err_clear(&second);
+    err_clear(&third);
     return ok;
 }
 

@@ -269,11 +269,24 @@ static bool is_over(uint64_t *idle_since_us, bool unused, uint64_t now, int64_t 
     return unused && timeout_us >= 0 && now - *idle_since_us >= (uint64_t)timeout_us;
 }
 
+/* No server has let anybody into it, though it was tried. */
+static bool was_never_reached(const struct database *db)
+{
+    LIST_FOREACH(&db->commons, n)
+    if (LIST_ITEM(n, struct pool_common, database_node)->learned > 0)
+        return false;
+    return !list_is_empty(&db->commons);
+}
+
 /* How long it may be unused; -1: for ever. */
 static int64_t database_timeout_us(const struct proxy *p, const struct database *db)
 {
     if (db->entry == NULL)
         return 0;
+    /* With auth_query in the client's own database anybody can name one, before he has proved who
+     * he is: it is kept for as long as its failure is remembered. */
+    if (db->is_auto && was_never_reached(db))
+        return p->config->server_login_retry_us;
     return db->is_auto && p->config->autodb_idle_timeout_us > 0 ? p->config->autodb_idle_timeout_us
                                                                 : -1;
 }

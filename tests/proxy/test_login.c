@@ -802,6 +802,30 @@ static void test_names_that_nobody_uses_are_forgotten(void **state)
     world_free(w);
 }
 
+static void test_databases_that_a_stranger_named_are_forgotten(void **state)
+{
+    struct world *w = world_new("[databases]\n* = host=10.0.0.1\n[pgbouncer]\n"
+                                "auth_type = md5\nauth_user = postgres\n",
+                                "\"postgres\" \"pw\"\n");
+
+    (void)state;
+    for (int i = 0; i < 20; i++) {
+        char name[32];
+        struct bytequeue q = { 0 };
+        snprintf(name, sizeof(name), "guess%d", i);
+        struct peer *c = world_login(w, "zoe", name);
+        struct peer *s = world_next_connect(w);
+        peer_connected(s);
+        notice_encode_error(&q, "FATAL", "3D000", "database does not exist");
+        peer_send_queue(s, &q);
+        assert_string_equal(peer_take(c), "E(3D000)");
+    }
+    assert_int_equal(w->proxy->databases.count, 20);
+    world_sleep(w, 20); /* server_login_retry is 15 s */
+    assert_int_equal(w->proxy->databases.count, 0);
+    world_free(w);
+}
+
 static void test_a_password_of_64_kb_is_a_password(void **state)
 {
     size_t len = 65530;
@@ -932,6 +956,7 @@ int main(void)
         cmocka_unit_test(test_jobs_wait_in_line_and_their_clients_may_leave),
         cmocka_unit_test(test_salt_and_iterations_do_not_tell_who_exists),
         cmocka_unit_test(test_names_that_nobody_uses_are_forgotten),
+        cmocka_unit_test(test_databases_that_a_stranger_named_are_forgotten),
         cmocka_unit_test(test_a_password_of_64_kb_is_a_password),
         cmocka_unit_test(test_keys_for_the_servers_salt_are_computed_once),
         cmocka_unit_test(test_another_verifier_than_the_servers_is_told),
