@@ -1131,6 +1131,52 @@ static void view_learned_users(void *core, struct admin_sink *sink)
         }
 }
 
+/* PgBouncer's caches, for what asks for them by name: what there is of each kind, and what that
+ * takes without the strings that hang on it. */
+static void view_memory(void *core, struct admin_sink *sink)
+{
+    struct proxy *p = core;
+    int64_t databases = 0, pools = 0, owed = 0, buffers = 0, prepared = 0;
+
+    LIST_FOREACH(&p->database_list, n)
+    {
+        databases++;
+        pools += LIST_ITEM(n, struct database, list_node)->pools.count;
+    }
+    EACH_WORKER(p, worker)
+    {
+        LIST_FOREACH(&worker->servers, n)
+        {
+            const struct server *s = LIST_ITEM(n, struct server, worker_node);
+            owed += s->owed.cap;
+            buffers += (int64_t)(s->conn.in.cap + s->conn.out.cap);
+            prepared += s->statements.lru.count;
+        }
+        LIST_FOREACH(&worker->clients, n)
+        {
+            const struct client *c = LIST_ITEM(n, struct client, worker_node);
+            buffers += (int64_t)(c->conn.in.cap + c->conn.out.cap);
+        }
+    }
+    const struct admin_memory rows[] = {
+        { .name = "user_cache", .size = sizeof(struct user), .used = (int64_t)p->users.count },
+        { .name = "db_cache", .size = sizeof(struct database), .used = databases },
+        { .name = "pool_cache", .size = sizeof(struct pool), .used = pools },
+        { .name = "server_cache", .size = sizeof(struct server), .used = count_servers(p) },
+        { .name = "client_cache", .size = sizeof(struct client), .used = count_clients(p) },
+        { .name = "iobuf_cache", .size = 1, .used = buffers },
+        { .name = "outstanding_request_cache", .size = sizeof(struct reply_owed), .used = owed },
+        { .name = "server_prepared_statement_cache",
+          .size = sizeof(struct server_statement),
+          .used = prepared },
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct admin_memory row = rows[i];
+        row.total = row.size * row.used;
+        admin_put_memory(sink, &row);
+    }
+}
+
 static void view_count_user(void *core, struct str user, int *servers, int *clients)
 {
     struct proxy *p = core;
@@ -1355,6 +1401,7 @@ struct proxy *proxy_new(struct config *config, struct userlist *userlist, struct
         .clients = view_clients,
         .servers = view_servers,
         .waiters = view_waiters,
+        .memory = view_memory,
         .learned_users = view_learned_users,
         .count_user = view_count_user,
         .peer_pools = view_peer_pools,

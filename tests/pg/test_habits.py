@@ -151,13 +151,17 @@ def test_ids_states_and_counts(world):
                         raise pg.Failure(f"ids {found} after {first}")
                 pg.wait_until(lambda: len(conn.execute("SHOW SOCKETS").fetchall()) == 1,
                               what="the server's end")
-            with d.connect("counted") as app:
+            app = d.connect("counted")
+            app.execute("SELECT 1")
+            with app.transaction():
                 app.execute("SELECT 1")
-                with app.transaction():
-                    app.execute("SELECT 1")
-                    app.execute("SELECT 2")
+                app.execute("SELECT 2")
+            memory = {r["name"]: r for r in conn.execute("SHOW MEM").fetchall()}
+            if memory["server_cache"]["used"] != 1 or memory["client_cache"]["memtotal"] <= 0:
+                raise pg.Failure(f"SHOW MEM: {memory}")
             row = next(r for r in conn.execute("SHOW STATS").fetchall() if r["database"] == "counted")
             counts = [row[f"total_{k}_count"] for k in ("server_assignment", "client_login", "xact", "query")]
+            app.close()
             if counts != [1, 1, 2, 5]:
                 raise pg.Failure(f"assignments, logins, transactions, queries: {counts}")
 
