@@ -133,7 +133,7 @@ static void put_reference(struct text *t)
     text_put(t,
              "\n## `[users]`\n\n`name = word=value …`, for the users who need other settings.\n");
     put_words(t, user_words, sizeof(user_words) / sizeof(user_words[0]));
-    text_put(t, "\n## `[peers]`\n\n`peer_id = word=value …`\n");
+    text_put(t, "\n## `[peers]`\n\n`peer_id = word=value …` (docs/connections.md)\n");
     put_words(t, peer_words, sizeof(peer_words) / sizeof(peer_words[0]));
 
     text_put(
@@ -162,7 +162,7 @@ static void put_reference(struct text *t)
         text_printf(t, "%s `%s`", i > 0 ? "," : "", without_effect[i]);
     text_put(
         t,
-        "; and `[peers]`.\n"
+        ".\n"
         "\n"
         "## `auth_file`\n"
         "\n"
