@@ -261,6 +261,43 @@ static bool take_answer(struct dns_name *name, const struct lookup *l)
     return lost;
 }
 
+/* An address is gone: another worker may have servers that are connected to it. */
+struct news {
+    struct letter letter; /* first */
+    char host[];
+};
+
+static void on_news(struct worker *w, struct letter *l)
+{
+    struct news *news = (struct news *)(void *)l;
+    bool used = false;
+
+    LIST_FOREACH(&w->servers, n)
+    {
+        const struct server *s = LIST_ITEM(n, struct server, worker_node);
+        used = used || (s->host_name != NULL && strcmp(s->host_name, news->host) == 0);
+    }
+    if (used && !w->proxy->ending)
+        look_up(get(w->dns, news->host));
+    free(news);
+}
+
+static void tell_others(const struct dns_name *name)
+{
+    struct worker *w = name->dns->worker;
+    size_t len = strlen(name->host) + 1;
+
+    for (int i = 0; i < w->proxy->n_workers; i++) {
+        struct worker *to = w->proxy->workers[i];
+        if (to == w)
+            continue;
+        struct news *news = mem_alloc(sizeof(*news) + len);
+        news->letter.deliver = on_news;
+        memcpy(news->host, name->host, len);
+        worker_post(to, &news->letter);
+    }
+}
+
 void dns_on_answer(struct lookup *l)
 {
     struct worker *w = l->worker;
@@ -286,8 +323,10 @@ void dns_on_answer(struct lookup *l)
     }
     name->expires_us = w->now_us + (uint64_t)ttl;
     free(l);
-    if (lost)
+    if (!name->failed)
         server_on_addresses(w, name->host);
+    if (lost)
+        tell_others(name);
     deliver(name);
 }
 
