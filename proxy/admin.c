@@ -216,6 +216,16 @@ static bool parse_shutdown(struct str rest, struct request *out)
     return true;
 }
 
+/* Between two processes of ours. */
+static bool parse_takeover(struct str rest, struct request *out)
+{
+    out->kind = REQUEST_COMMAND;
+    out->tag = "TAKEOVER";
+    struct str word = take_word(&rest);
+    out->command.verb = word.len == 0 ? ADMIN_TAKEOVER : ADMIN_TAKEOVER_DONE;
+    return at_end(rest) && (word.len == 0 || str_equal_nocase(word, STR("DONE")));
+}
+
 static bool parse_kill_client(struct str rest, struct request *out, struct err *e)
 {
     struct str id = take_word(&rest);
@@ -248,6 +258,8 @@ static bool parse_request(struct str text, struct arena *a, struct request *out,
         ok = parse_set(rest, a, out);
     } else if (str_equal_nocase(word, STR("SHUTDOWN"))) {
         ok = parse_shutdown(rest, out);
+    } else if (str_equal_nocase(word, STR("TAKEOVER"))) {
+        ok = parse_takeover(rest, out);
     } else if (str_equal_nocase(word, STR("KILL_CLIENT"))) {
         ok = parse_kill_client(rest, out, e);
     } else {

@@ -191,6 +191,8 @@ enum admin_verb {
     ADMIN_SHUTDOWN_WAIT_FOR_SERVERS,
     ADMIN_SHUTDOWN_WAIT_FOR_CLIENTS,
     ADMIN_SHUTDOWN_WAIT_FOR_TRANSACTIONS,
+    ADMIN_TAKEOVER, /* of proxy/takeover.h */
+    ADMIN_TAKEOVER_DONE,
     ADMIN_SET, /* key, value */
 };
 

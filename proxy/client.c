@@ -20,6 +20,7 @@
 #include "proxy/session_scan.h"
 #include "proxy/session_state.h"
 #include "proxy/settings.h"
+#include "proxy/takeover.h"
 #include "proxy/waiting.h"
 
 /* Messages whose text is looked at come whole up to this; of longer ones the beginning is seen. */
@@ -265,6 +266,7 @@ static void leave(struct client *c)
     if (c->counted_user)
         c->user->n_clients--;
     if (c->admin != NULL) {
+        takeover_on_gone(p, c);
         proxy_drop_admin_wait(p, c->admin);
         p->n_admin_clients--;
     }
@@ -274,6 +276,24 @@ static void leave(struct client *c)
     w->load--;
     conn_close(&c->conn);
     proxy_on_gone(p);
+}
+
+struct client *client_adopt(struct worker *w, const struct address *peer, int fd)
+{
+    struct client *c = client_new(w, peer);
+
+    w->ops->adopt(w->io, &c->conn, fd);
+    return c;
+}
+
+int client_surrender(struct client *c)
+{
+    struct worker *w = c->conn.worker;
+    int fd = c->conn.tls == NULL ? w->ops->surrender(w->io, &c->conn) : -1;
+
+    if (fd >= 0)
+        leave(c);
+    return fd;
 }
 
 void client_close(struct client *c, const char *reason)
@@ -586,6 +606,15 @@ static void set_state(struct client *c, enum client_state state)
 
 /* ---- login is over ---------------------------------------------------------------------- */
 
+static void keep_cancel_key(struct client *c)
+{
+    struct proxy *p = proxy_of(c);
+
+    pthread_mutex_lock(&p->lock);
+    map_insert(&p->cancel_keys, &c->cancel_node, cancel_key_hash(&c->cancel_key, p->cancel_secret));
+    pthread_mutex_unlock(&p->lock);
+}
+
 static void give_cancel_key(struct client *c)
 {
     struct proxy *p = proxy_of(c);
@@ -594,9 +623,7 @@ static void give_cancel_key(struct client *c)
 
     c->conn.worker->ops->random(c->conn.worker->io, k->bytes, len);
     cancel_key_finish(k, len, p->config->peer_id);
-    pthread_mutex_lock(&p->lock);
-    map_insert(&p->cancel_keys, &c->cancel_node, cancel_key_hash(k, p->cancel_secret));
-    pthread_mutex_unlock(&p->lock);
+    keep_cancel_key(c);
     wire_encode_backend_key(&c->conn.out, cancel_key_pid(k), cancel_key_secret(k));
 }
 
@@ -780,6 +807,42 @@ static void take_startup_settings(struct client *c)
     }
     share_settings(&c->startup, &c->pool->last_startup);
     share_settings(&c->settings, &c->pool->last_settings);
+}
+
+bool client_readmit(struct client *c, bool waiting)
+{
+    struct proxy *p = proxy_of(c);
+
+    if (c->cancel_key.len > 0)
+        keep_cancel_key(c);
+    p->n_clients++;
+    c->counted = true;
+    c->db = proxy_database(p, str_from(c->database_name));
+    if (c->db == NULL) {
+        client_fail(c, "08P01", "database removed");
+        return false;
+    }
+    c->user = proxy_user(p, str_from(c->user_name));
+    c->db->n_clients++;
+    c->user->n_clients++;
+    c->counted_db = c->counted_user = true;
+    client_forget_names(c);
+    c->database_name = c->db->name;
+    c->user_name = c->user->name;
+    c->names_shared = true;
+    const char *forced = c->db->entry->user;
+    struct user *pool_user = forced != NULL ? proxy_user(p, str_from(forced)) : c->user;
+    c->pool = pool_get(c->conn.worker, c->db, pool_user, forced != NULL);
+    pool_add_client(c->pool, c);
+    pool_sync_parameters(c->pool);
+    if (waiting) {
+        c->waiting_since_us = c->conn.worker->now_us;
+        set_state(c, CLIENT_LOGIN_WAIT);
+        list_append(&c->pool->login_waiting, &c->wait_node);
+    } else {
+        c->state = CLIENT_IDLE;
+    }
+    return true;
 }
 
 void client_on_parameters(struct client *c)
@@ -1924,7 +1987,7 @@ static bool is_at_boundary(const struct client *c)
 
 void client_end_at_boundary(struct client *c)
 {
-    if (is_at_boundary(c))
+    if (is_at_boundary(c) && !client_is_inner(c))
         client_fail(c, "57P01", "terminating connection due to administrator command");
 }
 

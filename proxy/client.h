@@ -138,6 +138,14 @@ struct inner_client *inner_client_new(struct worker *w, struct pool *pool,
 void inner_client_say(struct inner_client *c, struct str bytes);
 bool client_is_inner(const struct client *c);
 
+/* One that another process accepted, on descriptor fd, in STARTUP. What is known of it is the
+ * caller's to fill in; client_readmit gives it its place. */
+struct client *client_adopt(struct worker *w, const struct address *peer, int fd);
+/* It has proved who it is to that process. The names are the client's; waiting: for the parameters
+ * of its pool still. False: it was refused here, and is closed. */
+bool client_readmit(struct client *c, bool waiting);
+/* As server_surrender; its server must have been taken off. */
+int client_surrender(struct client *c);
 /* Ends it without a word to it; reason is logged. */
 void client_close(struct client *c, const char *reason);
 /* Ends it with a FATAL error whose message is the reason too. */

@@ -140,6 +140,20 @@ struct io_ops {
     /* From worker 0: the others stop between two events; they go on, and settle. */
     void (*halt)(struct io *io);
     void (*release)(struct io *io);
+    /* Gives the descriptor away, the stream as it is; -1: it can't be had (TLS, not connected). The
+     * world forgets the conn. And takes one: nobody reads it yet. */
+    int (*surrender)(struct io *io, struct conn *c);
+    void (*adopt)(struct io *io, struct conn *c, int fd);
+    /* A copy of its descriptor, the caller's; -1: it has none. */
+    int (*duplicate)(struct io *io, const struct conn *c);
+    /* fd goes along with the next byte that is put into c->out (unix sockets, SCM_RIGHTS). owned:
+     * closed when it is sent, or never will be; else it must stay open so long. */
+    void (*enclose)(struct io *io, struct conn *c, int fd, bool owned);
+    void (*close_descriptor)(struct io *io, int fd);
+    /* The i-th socket that listens, our own still; -1: there is none. */
+    int (*listener)(struct io *io, int i);
+    /* Closes all of them; the file of the unix socket stays. */
+    void (*listen_leave)(struct io *io);
     void (*listen_stop)(struct io *io, bool tcp, bool unix_socket);
     void (*listen_pause)(struct io *io, bool paused); /* connections wait in the kernel */
     void (*configured)(struct io *io);                /* proxy.config is another */

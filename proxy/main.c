@@ -15,10 +15,13 @@
 #include "proxy/config.h"
 #include "proxy/io/listen.h"
 #include "proxy/io/loop.h"
+#include "proxy/io/predecessor.h"
 #include "proxy/io/systemd.h"
 #include "proxy/options.h"
 #include "proxy/pidfile.h"
 #include "proxy/proxy.h"
+#include "proxy/shutdown.h"
+#include "proxy/takeover.h"
 #include "proxy/userlist.h"
 #include "proxy/view_service.h"
 #include "proxy/watchdog.h"
@@ -99,7 +102,7 @@ static bool listen_all(struct listeners *listeners, const struct config *config,
     int first, n = systemd_listen_fds(systemd, &first);
 
     for (int i = 0; i < n; i++)
-        if (!listeners_adopt(listeners, first + i, e))
+        if (!listeners_adopt(listeners, first + i, false, e))
             return false;
     return n > 0 || listeners_open(listeners, config, e);
 }
@@ -147,6 +150,8 @@ int main(int argc, char **argv)
     struct userlist *userlist = NULL;
     struct view_service *views = NULL;
     struct watchdog *watchdog = NULL;
+    struct predecessor *before = NULL; /* -R: the one that we take over from */
+    bool committed = false;
     struct config *config = NULL;
     struct proxy *p = NULL;
     struct io *io = NULL;
@@ -183,13 +188,24 @@ int main(int argc, char **argv)
         if (userlist == NULL)
             goto out;
     }
-    if (!check_alone(config, systemd, log, &e) || !listen_all(listeners, config, systemd, &e))
+    if (o.reboot && config->unix_socket_dir[0] == '\0') {
+        err_set(&e, ERR_CONFIG, "", "cannot reboot if unix dir not configured");
         goto out;
-    if (config->pidfile[0] != '\0') {
-        if (!pidfile_write(config->pidfile, &e))
-            goto out;
-        pidfile = strdup(config->pidfile);
     }
+    if (o.reboot && listeners_answered(config)) {
+        before = predecessor_take(config, listeners, &e);
+        if (before == NULL)
+            goto out;
+    } else {
+        if (o.reboot)
+            log_line(log, LEVEL_LOG, "old process not found, try to continue normally");
+        if (!check_alone(config, systemd, log, &e) || !listen_all(listeners, config, systemd, &e))
+            goto out;
+    }
+    if (config->pidfile[0] != '\0')
+        pidfile = strdup(config->pidfile);
+    if (before == NULL && pidfile != NULL && !pidfile_write(pidfile, &e))
+        goto out;
     io = io_new(&e);
     if (io == NULL)
         goto out;
@@ -209,6 +225,16 @@ int main(int argc, char **argv)
     auth_rules_load(p, &e); /* what can't be read lets nobody in */
     err_clear(&e);
     config_warn(p->config, log);
+    if (before != NULL) {
+        predecessor_import(before, p);
+        committed = predecessor_commit(before, &e);
+        if (!committed)
+            takeover_drop(p);
+        if (!committed || (pidfile != NULL && !pidfile_write(pidfile, &e)))
+            goto out;
+        log_line(log, LEVEL_LOG, "took over %d clients", shutdown_clients_left(p));
+        takeover_resume(p);
+    }
     if (!view_service_start(views, &e))
         goto out;
     if (systemd_watchdog_us(systemd) > 0)
@@ -226,7 +252,10 @@ out:
     if (pidfile != NULL)
         pidfile_remove(pidfile);
     free(pidfile);
+    if (before != NULL && !committed)
+        listeners_leave(listeners);
     listeners_free(listeners);
+    predecessor_free(before);
     if (p != NULL) {
         proxy_close_all(p);
         io_finish_jobs(io);

@@ -421,7 +421,7 @@ static void open_more(struct pool *p)
     struct pool_part *part = part_of(p);
 
     return_grants(p);
-    while (p->db->entry != NULL) {
+    while (p->db->entry != NULL && !proxy->giving_away) {
         bool shares = sharing_need(p) - part->incoming > 0;
         struct client *replication = first_of(&p->replications);
         if (!shares && replication == NULL)

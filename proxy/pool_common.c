@@ -107,6 +107,14 @@ enum pool_open pool_common_take(struct proxy *p, struct pool_common *c, struct p
     return how;
 }
 
+void pool_common_add(struct proxy *p, struct pool_common *c)
+{
+    pthread_mutex_lock(&p->lock);
+    take(c);
+    c->opening--;
+    pthread_mutex_unlock(&p->lock);
+}
+
 bool pool_common_drop_grant(struct proxy *p, struct pool_part *part)
 {
     pthread_mutex_lock(&p->lock);

@@ -86,6 +86,8 @@ enum pool_wants {
  * taken. */
 enum pool_open pool_common_take(struct proxy *p, struct pool_common *c, struct pool_part *part,
                                 uint64_t now_us, enum pool_wants wants);
+/* A server that another process opened has a place whatever the limits say. */
+void pool_common_add(struct proxy *p, struct pool_common *c);
 /* Takes a grant off the part, whose place is to be given back then. False: there is none. */
 bool pool_common_drop_grant(struct proxy *p, struct pool_part *part);
 /* A server with a place is logged in. */

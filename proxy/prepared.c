@@ -47,10 +47,15 @@ static struct statement *make(struct statement_table *t, const void *database,
     return s;
 }
 
+static uint64_t hash_of(const void *database, enum statement_source source, struct str body)
+{
+    return str_hash(body) + source + ((uintptr_t)database >> 4);
+}
+
 static struct statement *find_or_make(struct statement_table *t, const void *database,
                                       enum statement_source source, struct str body, bool makes)
 {
-    uint64_t hash = str_hash(body) + source + ((uintptr_t)database >> 4);
+    uint64_t hash = hash_of(database, source, body);
     struct statement *found = NULL;
 
     pthread_mutex_lock(&t->lock);
@@ -81,6 +86,22 @@ struct statement *statement_find(struct statement_table *t, const void *database
                                  enum statement_source source, struct str body)
 {
     return find_or_make(t, database, source, body, false);
+}
+
+struct statement *statement_restore(struct statement_table *t, const void *database,
+                                    enum statement_source source, uint64_t number, bool shared,
+                                    struct str body)
+{
+    pthread_mutex_lock(&t->lock);
+    uint64_t next = t->next_number > number ? t->next_number : number + 1;
+    t->next_number = number;
+    struct statement *s = make(t, database, source, body);
+    t->next_number = next;
+    s->shared = shared;
+    if (shared)
+        map_insert(&t->map, &s->node, hash_of(database, source, body));
+    pthread_mutex_unlock(&t->lock);
+    return s;
 }
 
 struct statement *statement_new(struct statement_table *t, const void *database,

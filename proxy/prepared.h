@@ -115,6 +115,10 @@ struct statement *statement_find(struct statement_table *t, const void *database
 /* One that is nobody else's, whatever its body. */
 struct statement *statement_new(struct statement_table *t, const void *database,
                                 enum statement_source source, struct str body);
+/* One that another process made, with its number, which nothing else here has. */
+struct statement *statement_restore(struct statement_table *t, const void *database,
+                                    enum statement_source source, uint64_t number, bool shared,
+                                    struct str body);
 /* A name that no statement has or will have. */
 void statement_table_make_name(struct statement_table *t, char name[32]);
 struct statement *statement_ref(struct statement *s);

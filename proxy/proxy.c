@@ -17,6 +17,7 @@
 #include "proxy/session_state.h"
 #include "proxy/shutdown.h"
 #include "proxy/verifiers.h"
+#include "proxy/takeover.h"
 #include "proxy/view_service.h"
 #include "proxy/waiting.h"
 #include "proxy/worker.h"
@@ -722,6 +723,8 @@ static bool wait_is_over(const struct proxy *p, const struct admin_wait *wait)
         return proxy_is_pausing_done(p, wait->db);
     case ADMIN_WAIT_CLOSE:
         return proxy_is_close_done(p, wait->db);
+    case ADMIN_TAKEOVER:
+        return takeover_is_packed(p);
     case ADMIN_SUSPEND:
         return !p->suspended || shutdown_suspend_is_done(p);
     case ADMIN_RESUME:
@@ -735,6 +738,7 @@ static bool wait_is_over(const struct proxy *p, const struct admin_wait *wait)
     case ADMIN_SHUTDOWN_WAIT_FOR_SERVERS:
     case ADMIN_SHUTDOWN_WAIT_FOR_CLIENTS:
     case ADMIN_SHUTDOWN_WAIT_FOR_TRANSACTIONS:
+    case ADMIN_TAKEOVER_DONE:
     case ADMIN_SET:
         break;
     }
@@ -762,8 +766,11 @@ static void on_gone(struct worker *w0, struct letter *l)
     LIST_FOREACH(&p->admin_waits, n)
     {
         struct admin_wait *wait = LIST_ITEM(n, struct admin_wait, node);
-        if (wait_is_over(p, wait))
-            complete_wait(p, wait, NULL);
+        if (!wait_is_over(p, wait))
+            continue;
+        if (wait->verb == ADMIN_TAKEOVER)
+            takeover_answer(p);
+        complete_wait(p, wait, NULL);
     }
     shutdown_look(p);
     proxy_release_workers(p);
@@ -804,6 +811,8 @@ void proxy_cancel_admin_wait(struct proxy *p, const struct admin_session *s)
     proxy_halt_workers(p);
     struct admin_wait *wait = find_wait(p, s);
     if (wait != NULL) {
+        if (wait->verb == ADMIN_TAKEOVER)
+            takeover_on_gone(p, wait->client);
         if (wait->verb == ADMIN_PAUSE || wait->verb == ADMIN_SUSPEND)
             proxy_resume(p, wait->db);
         err_set(&e, ERR_SERVER, "57014", "canceling statement due to user request");
@@ -1336,6 +1345,12 @@ static enum admin_result view_perform(void *core, struct admin_session *session,
         err_clear(&why);
         return ADMIN_FAILED;
     }
+    case ADMIN_TAKEOVER:
+        if (!takeover_begin(p, client_of_session(p, session), e))
+            return ADMIN_FAILED;
+        return wait_for(p, session, ADMIN_TAKEOVER, NULL);
+    case ADMIN_TAKEOVER_DONE:
+        return takeover_commit(p, client_of_session(p, session), e) ? ADMIN_DONE : ADMIN_FAILED;
     case ADMIN_SHUTDOWN:
         shutdown_begin(p, SHUTDOWN_NOW);
         return ADMIN_CLOSES;
@@ -1487,6 +1502,7 @@ void proxy_free(struct proxy *p)
     map_free(&p->databases);
     map_free(&p->cancel_keys);
     cancel_free_peers(p);
+    takeover_free(p);
     params_names_free(&p->params_names);
     p->workers[0]->ops->tls_unref(p->client_tls);
     p->workers[0]->ops->tls_unref(p->server_tls);

@@ -46,6 +46,8 @@ struct pool;
 struct hba;
 struct ident;
 struct verifiers;
+struct takeover;
+struct takeover_restore;
 struct view_service;
 struct dns;
 struct worker;
@@ -149,6 +151,10 @@ struct proxy {
     uint64_t suspended_at_us;
     struct timer suspend_timer; /* of worker 0, as the next */
     struct timer drain_timer;
+    /* proxy/takeover.h */
+    struct takeover *takeover; /* by another process; NULL: none */
+    struct takeover_restore *restore;
+    bool giving_away; /* no server is opened any more */
     struct admin_view admin_view;
     struct stats admin_stats;
     struct stats_window admin_window;

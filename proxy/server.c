@@ -22,6 +22,7 @@
 #include "proxy/listener.h"
 #include "proxy/login.h"
 #include "proxy/server_host.h"
+#include "proxy/pool_common.h"
 #include "proxy/session_state.h"
 #include "proxy/settings.h"
 
@@ -391,6 +392,58 @@ void server_send(struct server *s, struct pool *to)
     s->sent_to = to;
     s->leaver.depart = depart;
     list_append(&s->conn.worker->leaving, &s->leaver.node);
+}
+
+struct server *server_adopt(struct pool *p, struct client *c, const struct address *peer,
+                            const char *host, int fd)
+{
+    struct worker *w = p->worker;
+    struct server *s = mem_alloc(sizeof(*s));
+
+    conn_init(&s->conn, w, &server_conn_ops);
+    conn_set_peer(&s->conn, peer);
+    s->pool = p;
+    s->tx_status = STATUS_IDLE;
+    wire_reader_init(&s->reader, SENT_BY_BACKEND, WHOLE_MAX);
+    server_statements_init(&s->statements);
+    server_tls_init(&s->tls, host);
+    text_init(&s->welcome);
+    s->state = c != NULL ? SERVER_IN_USE : SERVER_IDLE;
+    s->client = c;
+    if (c != NULL) {
+        c->server = s;
+        s->replication = c->replication;
+    }
+    list_append(list_of(s, s->state), &s->pool_node);
+    list_append(&w->servers, &s->worker_node);
+    pool_common_add(w->proxy, p->common);
+    w->ops->adopt(w->io, &s->conn, fd);
+    return s;
+}
+
+void server_resume(struct server *s)
+{
+    conn_wake(&s->conn);
+    conn_flush(&s->conn);
+    if (s->state == SERVER_IDLE)
+        pool_on_server_ready(s->pool, s);
+}
+
+int server_surrender(struct server *s)
+{
+    struct worker *w = s->conn.worker;
+    int fd = s->conn.tls == NULL ? w->ops->surrender(w->io, &s->conn) : -1;
+
+    if (fd < 0)
+        return -1;
+    timer_unset(&w->timers, &s->timer);
+    move(s, SERVER_CLOSED);
+    list_remove(&w->servers, &s->worker_node);
+    while (s->owed.count > 0)
+        owed_pop(s);
+    conn_close(&s->conn);
+    pool_on_server_closed(s->pool, s->opening);
+    return fd;
 }
 
 void server_close(struct server *s, const char *reason)

@@ -165,6 +165,15 @@ struct server {
 /* Opens a connection for the pool, which has a place for it (proxy/pool_common.h). for_client: a
  * replication connection, to which the server belongs from now to its end; or NULL. */
 struct server *server_open(struct pool *p, bool from_reserve, struct client *for_client);
+/* One that another process opened, on descriptor fd: idle, or in use by c (NULL: idle). host: as
+ * the configuration calls it. What else is known of it is the caller's to fill in, before
+ * server_resume lets it go on. */
+struct server *server_adopt(struct pool *p, struct client *c, const struct address *peer,
+                            const char *host, int fd);
+void server_resume(struct server *s);
+/* Its descriptor, which is the caller's from now on; it is forgotten here, the stream as it is. Its
+ * client must have been taken off. -1: it can't be given away. */
+int server_surrender(struct server *s);
 /* An idle one goes to the same pool of another worker when this event is over; nobody here gets it
  * any more. */
 void server_send(struct server *s, struct pool *to);

@@ -9,6 +9,7 @@
 #include "protocol/status.h"
 #include "proxy/client.h"
 #include "proxy/listener.h"
+#include "proxy/record.h"
 #include "proxy/server.h"
 #include "proxy/session_scan.h"
 #include "proxy/settings.h"
@@ -119,6 +120,49 @@ void session_state_free(struct client *c)
     text_free(&ss->asked_for);
     text_free(&ss->heard);
     free(ss);
+}
+
+/* ---- from process to process ------------------------------------------------------------ */
+
+bool session_state_hears(const struct client *c)
+{
+    const struct session *ss = c->session;
+
+    return ss != NULL &&
+           (!list_is_empty(&ss->hearing.subscriptions) || ss->hearing.unlistens.len > 0 ||
+            bytequeue_len(&ss->hearing.early) > 0 || bytequeue_len(&ss->hearing.ready) > 0);
+}
+
+void session_state_pack(const struct client *c, struct bytequeue *record)
+{
+    const struct session *ss = c->session;
+
+    if (ss == NULL)
+        return;
+    record_put_number(record, "session_touched", ss->touched);
+    record_put(record, "session_names", text_str(&ss->names));
+    record_put_number(record, "session_pinned", ss->pinned);
+    record_put_number(record, "session_pinned_at", ss->pinned_at_us);
+    if (ss->pin_reason != NULL)
+        record_put(record, "session_pin_reason", str_from(ss->pin_reason));
+}
+
+void session_state_unpack(struct client *c, struct str record)
+{
+    struct str names, reason;
+    unsigned touched = (unsigned)record_number(record, "session_touched");
+    unsigned pinned = (unsigned)record_number(record, "session_pinned");
+    bool has_reason = record_get(record, "session_pin_reason", &reason);
+
+    record_get(record, "session_names", &names);
+    if (touched == 0 && pinned == 0 && !has_reason && names.len == 0)
+        return;
+    struct session *ss = session_of(c);
+    ss->touched = touched;
+    ss->pinned = pinned;
+    text_put_str(&ss->names, names);
+    ss->pinned_at_us = record_number(record, "session_pinned_at");
+    ss->pin_reason = has_reason ? "unknown state" : NULL;
 }
 
 /* ---- what is touched -------------------------------------------------------------------- */

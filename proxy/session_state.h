@@ -76,6 +76,14 @@ void session_state_tell(struct client *c, bool before_ready);
 
 /* The client is closed. */
 void session_state_leave(struct client *c);
+/* A listener hears something for it, or may. */
+bool session_state_hears(const struct client *c);
+
+struct bytequeue;
+/* For another process (proxy/takeover.h); no look is under way. */
+void session_state_pack(const struct client *c, struct bytequeue *record);
+void session_state_unpack(struct client *c, struct str record);
+
 void session_state_free(struct client *c);
 
 #endif

@@ -17,7 +17,10 @@ int shutdown_clients_left(const struct proxy *p)
 
     for (int i = 0; i < p->n_workers; i++)
         LIST_FOREACH(&p->workers[i]->clients, node)
-    n += LIST_ITEM(node, struct client, worker_node)->state != CLIENT_CONSOLE;
+        {
+            const struct client *c = LIST_ITEM(node, struct client, worker_node);
+            n += c->state != CLIENT_CONSOLE && !client_is_inner(c);
+        }
     return n;
 }
 
@@ -101,7 +104,7 @@ void shutdown_look(struct proxy *p)
 static void end_now(struct client *c, void *arg)
 {
     (void)arg;
-    if (c->state != CLIENT_CONSOLE)
+    if (c->state != CLIENT_CONSOLE && !client_is_inner(c))
         client_fail(c, "57P01", "terminating connection due to administrator command");
 }
 

@@ -156,7 +156,7 @@ static bool add(struct listeners *l, int fd, bool is_unix, struct err *e)
     return true;
 }
 
-bool listeners_adopt(struct listeners *l, int fd, struct err *e)
+bool listeners_adopt(struct listeners *l, int fd, bool owned, struct err *e)
 {
     int listens = 0;
     struct sockaddr_storage sa = { 0 };
@@ -167,6 +167,10 @@ bool listeners_adopt(struct listeners *l, int fd, struct err *e)
     len = sizeof(sa);
     if (getsockname(fd, (struct sockaddr *)&sa, &len) < 0)
         return err_set(e, ERR_RESOURCE, "", "getsockname: %s", strerror(errno));
+    if (owned && sa.ss_family == AF_UNIX) {
+        const struct sockaddr_un *un = (const struct sockaddr_un *)(const void *)&sa;
+        memcpy(l->unix_path, un->sun_path, sizeof(l->unix_path) - 1);
+    }
     fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
     fcntl(fd, F_SETFD, FD_CLOEXEC);
     return add(l, fd, sa.ss_family == AF_UNIX, e);

@@ -29,8 +29,9 @@ void listeners_free(struct listeners *l);
 
 /* As the configuration says; ERR_CONFIG or ERR_RESOURCE when one can't be had. */
 bool listeners_open(struct listeners *l, const struct config *c, struct err *e);
-/* A socket that listens already is ours from now on; false: it is none. */
-bool listeners_adopt(struct listeners *l, int fd, struct err *e);
+/* A socket that listens already is ours from now on; false: it is none. owned: so is the file of a
+ * unix socket, which is removed at the end. */
+bool listeners_adopt(struct listeners *l, int fd, bool owned, struct err *e);
 /* Something accepts connections on our unix socket. */
 bool listeners_answered(const struct config *c);
 

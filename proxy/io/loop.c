@@ -33,6 +33,9 @@
 #include "proxy/shutdown.h"
 
 struct failed_connect;
+/* Descriptors that one byte may have. */
+#define ENCLOSED_MAX 8
+
 struct socket;
 
 /* What a socket has that is encrypted. */
@@ -43,6 +46,20 @@ struct secure {
     bool handshaking;            /* neither reads nor sends for the conn */
     bool has_more;               /* the stream holds bytes that no readiness tells of */
     bool read_waits;             /* for the socket to be writable */
+};
+
+/* Descriptors that go along with bytes of a unix socket. */
+struct enclosed {
+    struct enclosed *next;
+    uint64_t at; /* with this byte, counted as `sent` */
+    int fd;
+    bool owned;
+};
+
+struct enclosures {
+    uint64_t sent; /* bytes since the first was enclosed */
+    struct enclosed *first;
+    struct enclosed *last;
 };
 
 /* A conn's descriptor. */
@@ -56,6 +73,7 @@ struct socket {
     bool broken;
     struct secure *tls;            /* NULL: in clear */
     struct failed_connect *failed; /* keeps the socket until it is told */
+    struct enclosures *enclosures; /* NULL: never any */
 };
 
 struct io {
@@ -219,6 +237,16 @@ static void watch_nothing(struct socket *s)
         want_again(s, false);
 }
 
+static void drop_enclosed(struct enclosures *e)
+{
+    struct enclosed *first = e->first;
+
+    e->first = first->next;
+    if (first->owned)
+        close(first->fd);
+    free(first);
+}
+
 static void socket_free(struct socket *s)
 {
     if (s->io != NULL)
@@ -229,6 +257,9 @@ static void socket_free(struct socket *s)
     }
     if (s->watch.fd >= 0)
         close(s->watch.fd);
+    while (s->enclosures != NULL && s->enclosures->first != NULL)
+        drop_enclosed(s->enclosures);
+    free(s->enclosures);
     free(s);
 }
 
@@ -499,6 +530,63 @@ static ssize_t send_tls(struct tls_stream *t, const char *bytes, size_t n)
     return (ssize_t)sent;
 }
 
+/* Up to the next byte that has descriptors, or from one with its descriptors. */
+static ssize_t send_enclosed(struct socket *s, const char *bytes, size_t n)
+{
+    struct enclosures *e = s->enclosures;
+    union {
+        struct cmsghdr head; /* for its alignment */
+        char space[CMSG_SPACE(ENCLOSED_MAX * sizeof(int))];
+    } control = { 0 };
+    int fds[ENCLOSED_MAX];
+    size_t n_fds = 0, room = n;
+
+    for (struct enclosed *i = e->first; i != NULL; i = i->next) {
+        if (i->at > e->sent) {
+            if (i->at - e->sent < room)
+                room = (size_t)(i->at - e->sent);
+            break;
+        }
+        if (n_fds < ENCLOSED_MAX)
+            fds[n_fds++] = i->fd;
+    }
+    struct iovec iov = { .iov_base = (void *)(uintptr_t)bytes, .iov_len = room };
+    struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
+    if (n_fds > 0) {
+        m.msg_control = control.space;
+        m.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
+        struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
+        memcpy(CMSG_DATA(c), fds, n_fds * sizeof(int));
+    }
+    ssize_t sent = sendmsg(s->watch.fd, &m, MSG_NOSIGNAL);
+    if (sent < 0 && errno == ETOOMANYREFS) /* the other side will take some */
+        errno = EAGAIN;
+    if (sent <= 0)
+        return sent;
+    e->sent += (uint64_t)sent;
+    while (n_fds-- > 0)
+        drop_enclosed(e);
+    return sent;
+}
+
+static ssize_t send_some(struct socket *s, const char *bytes, size_t n)
+{
+    size_t done = 0;
+
+    if (s->enclosures == NULL)
+        return send(s->watch.fd, bytes, n, MSG_NOSIGNAL);
+    while (done < n) {
+        ssize_t sent = send_enclosed(s, bytes + done, n - done);
+        if (sent < 0)
+            return done > 0 ? (ssize_t)done : -1;
+        done += (size_t)sent;
+    }
+    return (ssize_t)done;
+}
+
 static size_t op_send(struct io *io, struct conn *c, const void *bytes, size_t n)
 {
     struct socket *s = c->socket;
@@ -508,8 +596,7 @@ static size_t op_send(struct io *io, struct conn *c, const void *bytes, size_t n
         return n;
     if (s->watch.fd < 0 || s->connecting || s->writing || (s->tls != NULL && s->tls->handshaking))
         return 0;
-    ssize_t sent = s->tls != NULL ? send_tls(s->tls->stream, bytes, n)
-                                  : send(s->watch.fd, bytes, n, MSG_NOSIGNAL);
+    ssize_t sent = s->tls != NULL ? send_tls(s->tls->stream, bytes, n) : send_some(s, bytes, n);
     if (sent < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) {
         /* What the peer said before it went is still to be read: the end is noticed there, or here
          * when nobody reads. */
@@ -633,6 +720,75 @@ static void op_attach(struct io *io, struct conn *c)
         watch_also(s, WATCH_WRITE);
 }
 
+static int op_surrender(struct io *io, struct conn *c)
+{
+    struct socket *s = c->socket;
+
+    (void)io;
+    if (s == NULL || s->watch.fd < 0 || s->connecting || s->tls != NULL)
+        return -1;
+    watch_no_more(s, WATCH_READ | WATCH_WRITE);
+    int fd = s->watch.fd;
+    s->watch.fd = -1;
+    socket_free(s);
+    c->socket = NULL;
+    return fd;
+}
+
+static void op_adopt(struct io *io, struct conn *c, int fd)
+{
+    struct socket *s = mem_alloc(sizeof(*s));
+
+    s->io = io;
+    s->conn = c;
+    watch_init(&s->watch, fd, on_ready);
+    c->socket = s;
+}
+
+static int op_duplicate(struct io *io, const struct conn *c)
+{
+    const struct socket *s = c->socket;
+
+    (void)io;
+    return s != NULL && s->watch.fd >= 0 ? fcntl(s->watch.fd, F_DUPFD_CLOEXEC, 0) : -1;
+}
+
+static void op_enclose(struct io *io, struct conn *c, int fd, bool owned)
+{
+    struct socket *s = c->socket;
+    struct enclosed *i = mem_alloc(sizeof(*i));
+
+    (void)io;
+    if (s->enclosures == NULL)
+        s->enclosures = mem_alloc(sizeof(*s->enclosures));
+    struct enclosures *e = s->enclosures;
+    i->at = e->sent + bytequeue_len(&c->out);
+    i->fd = fd;
+    i->owned = owned;
+    if (e->first == NULL)
+        e->first = i;
+    else
+        e->last->next = i;
+    e->last = i;
+}
+
+static void op_close_descriptor(struct io *io, int fd)
+{
+    (void)io;
+    close(fd);
+}
+
+static int op_listener(struct io *io, int i)
+{
+    return io->listeners != NULL ? listeners_fd(io->listeners, i) : -1;
+}
+
+static void op_listen_leave(struct io *io)
+{
+    listeners_leave(io->listeners);
+    listeners_stop(io->listeners, true, true);
+}
+
 static void op_shutdown(struct io *io, struct conn *c)
 {
     struct socket *s = c->socket;
@@ -747,6 +903,13 @@ const struct io_ops *io_ops_real(void)
         .ask = op_ask,
         .job_notify = op_job_notify,
         .stop = op_stop,
+        .surrender = op_surrender,
+        .adopt = op_adopt,
+        .duplicate = op_duplicate,
+        .enclose = op_enclose,
+        .close_descriptor = op_close_descriptor,
+        .listener = op_listener,
+        .listen_leave = op_listen_leave,
         .listen_stop = op_listen_stop,
         .listen_pause = op_listen_pause,
         .configured = op_configured,

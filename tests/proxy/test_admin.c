@@ -165,6 +165,8 @@ static enum admin_result fake_perform(void *core, struct admin_session *session,
         [ADMIN_SHUTDOWN_WAIT_FOR_SERVERS] = "shutdown_servers",
         [ADMIN_SHUTDOWN_WAIT_FOR_CLIENTS] = "shutdown_clients",
         [ADMIN_SHUTDOWN_WAIT_FOR_TRANSACTIONS] = "shutdown_transactions",
+        [ADMIN_TAKEOVER] = "takeover",
+        [ADMIN_TAKEOVER_DONE] = "takeover_done",
         [ADMIN_SET] = "set",
     };
     assert_non_null(session);

@@ -94,6 +94,66 @@ static void op_listen_stop(struct io *io, bool tcp, bool unix_socket)
     (void)unix_socket;
 }
 
+/* A descriptor is a number that the peer has in all worlds. */
+static struct peer *descriptors[1024];
+
+static int op_surrender(struct io *io, struct conn *c)
+{
+    struct peer *p = c->socket;
+    int fd = 0;
+
+    (void)io;
+    while (descriptors[fd] != NULL && descriptors[fd] != p)
+        fd++;
+    descriptors[fd] = p;
+    p->conn = NULL;
+    p->reading = false;
+    c->socket = NULL;
+    return fd;
+}
+
+static void op_adopt(struct io *io, struct conn *c, int fd)
+{
+    (void)io;
+    assert_non_null(descriptors[fd]);
+    c->socket = descriptors[fd];
+    descriptors[fd]->conn = c;
+}
+
+static int op_duplicate(struct io *io, const struct conn *c)
+{
+    (void)io;
+    (void)c;
+    return -1;
+}
+
+static void op_enclose(struct io *io, struct conn *c, int fd, bool owned)
+{
+    struct world *w = of_io(io);
+
+    (void)c;
+    (void)owned;
+    w->enclosed[w->n_enclosed++] = fd;
+}
+
+static void op_close_descriptor(struct io *io, int fd)
+{
+    (void)io;
+    assert_non_null(descriptors[fd]); /* another process may have a copy */
+}
+
+static int op_listener(struct io *io, int i)
+{
+    (void)io;
+    (void)i;
+    return -1;
+}
+
+static void op_listen_leave(struct io *io)
+{
+    of_io(io)->accepts = false;
+}
+
 static void op_listen_pause(struct io *io, bool paused)
 {
     of_io(io)->accepts = !paused;
@@ -210,6 +270,13 @@ static const struct io_ops ops = {
     .close = op_close,
     .random = op_random,
     .stop = op_stop,
+    .surrender = op_surrender,
+    .adopt = op_adopt,
+    .duplicate = op_duplicate,
+    .enclose = op_enclose,
+    .close_descriptor = op_close_descriptor,
+    .listener = op_listener,
+    .listen_leave = op_listen_leave,
     .listen_stop = op_listen_stop,
     .listen_pause = op_listen_pause,
     .configured = op_configured,

@@ -45,6 +45,8 @@ struct world {
     bool jobs_wait;
     void (*outside)(struct outside_question *q); /* answers io_ops.ask */
     bool accepts;                                /* the core wants connections */
+    int enclosed[256];                           /* descriptors that went along with bytes */
+    size_t n_enclosed;
     struct text notified; /* what the service manager was told, a line each */
 };
 
