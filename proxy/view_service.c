@@ -58,6 +58,9 @@ static void put_word(struct text *t, const char *key, struct str value)
     text_put_char(t, '\'');
 }
 
+/* For libpq, which takes a file that does not exist for none. */
+#define NO_FILE "/dev/null/none"
+
 /* server_tls_... in libpq's words. The ciphers, and server_tls_negotiation = direct, it does not
  * know (before 17); its SSLRequest is understood by every server. */
 static void put_tls(struct text *t, const struct config *config)
@@ -89,13 +92,14 @@ static void put_tls(struct text *t, const struct config *config)
              str_from(channel_binding_name(config->server_tls_channel_binding)));
     put_word(t, "ssl_min_protocol_version", str_from(lowest));
     put_word(t, "ssl_max_protocol_version", str_from(highest));
-    /* libpq verifies in every mode when it finds a file of authorities: ours only where we do. */
-    if (mode >= SSLMODE_VERIFY_CA && config->server_tls_ca_file[0] != '\0')
-        put_word(t, "sslrootcert", str_from(config->server_tls_ca_file));
-    if (config->server_tls_cert_file[0] != '\0')
-        put_word(t, "sslcert", str_from(config->server_tls_cert_file));
-    if (config->server_tls_key_file[0] != '\0')
-        put_word(t, "sslkey", str_from(config->server_tls_key_file));
+    /* What is not configured must not come from the home directory: libpq would verify in every
+     * mode by the authorities that it finds there. */
+    bool verifies = mode >= SSLMODE_VERIFY_CA && config->server_tls_ca_file[0] != '\0';
+    bool has_cert = config->server_tls_cert_file[0] != '\0';
+    bool has_key = config->server_tls_key_file[0] != '\0';
+    put_word(t, "sslrootcert", str_from(verifies ? config->server_tls_ca_file : NO_FILE));
+    put_word(t, "sslcert", str_from(has_cert ? config->server_tls_cert_file : NO_FILE));
+    put_word(t, "sslkey", str_from(has_key ? config->server_tls_key_file : NO_FILE));
 }
 
 static const char *conninfo(struct arena *a, const struct config *config,
