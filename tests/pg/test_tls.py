@@ -356,7 +356,7 @@ def server_that_says(answer):
 @only(15)
 def test_what_a_server_may_answer_in_clear(world):
     for answer, why in ((b"SX", "received unencrypted data after SSL response"),
-                        (b"E\0\0\0\4", "server sent an error response during SSL exchange"),
+                        (b"E\0\0\0\5\0", "server sent an error response during SSL exchange"),
                         (b"?", "bad sslreq answer"), (b"S", "TLS handshake error")):
         with server_that_says(answer) as (port, got), \
                 daemon(world.cluster, server="prefer", host="127.0.0.1", port=port) as d:
