@@ -1,4 +1,4 @@
-/* What a transaction costs in the core, without sockets: nanoseconds and instructions from the
+/* What a transaction costs in the core, without sockets: CPU nanoseconds and instructions from the
  * bytes of the client to the answer in its hands, in transaction pooling, statements being watched.
  *
  * The world is that of the tests (tests/proxy/world.h): byte queues, a clock that stands. What is
@@ -26,7 +26,7 @@
 static double now_s(void)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 

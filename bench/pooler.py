@@ -145,6 +145,8 @@ def pgbench(target, mode, clients, seconds):
         if process.returncode != 0:
             return "fails: " + (re.search(r"error: .*", output) or re.search(r".*", output)).group(0)
         count = int(re.search(r"transactions actually processed: (\d+)", output).group(1))
+        if count == 0:
+            return "no transaction within the time"
         tps = float(re.search(r"tps = ([\d.]+)", output).group(1))
         latencies = []
         for path in glob.glob(prefix + "*"):

@@ -60,7 +60,7 @@ static bool parse_port(const char *text, int *port)
 /* RFC 4516: scheme://host:port/dn?attributes?scope?filter */
 static bool set_url(struct ldap_options *o, struct arena *a, const char *url, struct err *e)
 {
-    struct str s = str_from(url);
+    struct str s = { url, strlen(url) };
 
     if (str_starts_with(s, STR("ldap://"))) {
         o->scheme = "ldap";

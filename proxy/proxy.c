@@ -25,9 +25,12 @@
 #define UPKEEP_US 333000
 #define USERS_MIN 1000
 
+/* Declares w, which therefore stands alone. */
+/* NOLINTBEGIN(bugprone-macro-parentheses) */
 #define EACH_WORKER(p, w)                                                                          \
     for (struct worker *const *w##_at = (p)->workers, *w;                                          \
          w##_at < (p)->workers + (p)->n_workers && (w = *w##_at, true); w##_at++)
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 /* A console command that waits. */
 struct admin_wait {

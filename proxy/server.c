@@ -1,5 +1,6 @@
 #include "proxy/server.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -1043,6 +1044,7 @@ static void on_ready(struct server *s, const struct wire_piece *f, struct run *r
         }
         return;
     }
+    assert(c != NULL); /* who it is in use by */
     s->retried = s->had_params = false;
     if (s->marked && s->owed.count == 0) {
         s->marked = false;

@@ -37,8 +37,9 @@ struct place {
 
 static struct place first(const struct settings *s)
 {
-    return s == NULL ? (struct place){ 0 }
-                     : (struct place){ .at = s->bytes, .end = s->bytes + s->len };
+    if (s == NULL)
+        return (struct place){ 0 };
+    return (struct place){ .at = s->bytes, .end = s->bytes + s->len };
 }
 
 static bool next(struct place *p)
