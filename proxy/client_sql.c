@@ -378,6 +378,20 @@ static bool touches_session(struct client *c, const struct sql_prepare_command *
     return cs != NULL && cs->statement != NULL && session_scan_wants(text_of(cs->statement), true);
 }
 
+/* Splicing takes this much time; who sends more is refused, for the loop is everybody's. */
+#define COMMANDS_TIMES_BYTES_MAX (16u * 1024 * 1024)
+
+static enum client_sql_next refuse_too_many(struct client *c)
+{
+    struct err e = { 0 };
+
+    err_set(&e, ERR_REFUSAL, "54000",
+            "too many PREPARE, EXECUTE and DEALLOCATE commands in one query string");
+    client_refuse_query(c, &e);
+    err_clear(&e);
+    return CLIENT_SQL_DONE;
+}
+
 enum client_sql_next client_sql_query(struct client *c, struct str text)
 {
     struct arena a;
@@ -388,6 +402,8 @@ enum client_sql_next client_sql_query(struct client *c, struct str text)
     size_t n = sql_prepare_find(text, client_standard_strings(c), &a, &cmd);
     if (n > 0 && !is_quiet(c))
         next = CLIENT_SQL_WAITS;
+    else if (n > 1 && n > COMMANDS_TIMES_BYTES_MAX / text.len)
+        next = refuse_too_many(c);
     for (size_t i = 0; i < n && next == CLIENT_SQL_NOT_OURS; i++) {
         struct err e = { 0 };
         if (!touches_session(c, &cmd[i]))

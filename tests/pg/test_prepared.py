@@ -327,6 +327,9 @@ def test_names_that_are_wrong(world):
         check(b, "E(26000)Z", describe("S", ""), SYNC)
         check(a, "2DCZ", bind("", ""), execute(), SYNC)
         check(a, "2DCZ", bind("", ""), execute(), SYNC)
+        # So many in one string that splicing them would keep the others waiting.
+        check(b, "E(54000)Z", query("EXECUTE p;" * 5000))
+        check(b, "E(26000)Z", query("EXECUTE p;" * 1000))
         # A statement that another client has under this internal name.
         check(b, "E(26000)Z", query('EXECUTE "PGTRICKLE_1"'))
         a.close()
