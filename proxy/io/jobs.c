@@ -8,6 +8,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <openssl/crypto.h>
+
 #include "base/arena.h"
 
 #define THREADS_MAX 64
@@ -134,6 +136,8 @@ static void *thread_main(void *arg)
         pthread_mutex_lock(&js->lock);
         tell(js, j, JOB_DONE);
     }
+    /* What OpenSSL keeps for this thread: nobody waits until the thread has really ended. */
+    OPENSSL_thread_stop();
     js->threads--;
     pthread_cond_broadcast(&js->left);
     pthread_mutex_unlock(&js->lock);

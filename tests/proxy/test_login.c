@@ -718,6 +718,44 @@ static void test_peer_is_the_systems_name_or_what_the_map_makes_of_it(void **sta
     world_free(w);
 }
 
+static void test_cert_is_the_certificates_name_or_what_the_map_makes_of_it(void **state)
+{
+    struct world *w = world_new("auth_type = hba\n", "\"ann\" \"\"\n\"bob\" \"\"\n");
+    static const struct {
+        const char *user;
+        const char *certificate; /* NULL: none */
+        bool in;
+    } cases[] = {
+        { "ann", "ann", true }, { "ann", "bob", false }, { "ann", NULL, false },
+        { "bob", "sys", true }, { "bob", "bob", false }, { "nobody", "nobody", false },
+    };
+
+    (void)state;
+    hba(w, "hostssl all bob all cert map=m\nhostssl all all all cert\n");
+    w->proxy->ident = ident_parse(STR("m sys bob\n"), "ident");
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct bytequeue q = { 0 };
+        struct peer *c = world_accept(w);
+        struct tls_info *tls = calloc(1, sizeof(*tls));
+        tls->version = tls->cipher = "";
+        if (cases[i].certificate != NULL) {
+            tls->peer_name = malloc(strlen(cases[i].certificate) + 1);
+            strcpy(tls->peer_name, cases[i].certificate);
+        }
+        c->conn->tls = tls;
+        struct wire_mark m = startup_encode_begin(&q, 3, 0);
+        startup_encode_param(&q, STR("user"), str_from(cases[i].user));
+        startup_encode_param(&q, STR("database"), STR("db"));
+        startup_encode_end(&q, m);
+        peer_send_queue(c, &q);
+        if (cases[i].in)
+            assert_int_equal(peer_client(c)->state, CLIENT_LOGIN_WAIT);
+        else
+            assert_string_equal(peer_take(c), "E(08P01)");
+    }
+    world_free(w);
+}
+
 static void test_jobs_wait_in_line_and_their_clients_may_leave(void **state)
 {
     struct world *w = world_new("auth_type = pam\nmax_client_conn = 1000\n", NULL);
@@ -953,6 +991,7 @@ int main(void)
         cmocka_unit_test(test_the_rule_that_matches_says_how),
         cmocka_unit_test(test_pam_and_ldap_are_asked_and_the_password_serves_the_server),
         cmocka_unit_test(test_peer_is_the_systems_name_or_what_the_map_makes_of_it),
+        cmocka_unit_test(test_cert_is_the_certificates_name_or_what_the_map_makes_of_it),
         cmocka_unit_test(test_jobs_wait_in_line_and_their_clients_may_leave),
         cmocka_unit_test(test_salt_and_iterations_do_not_tell_who_exists),
         cmocka_unit_test(test_names_that_nobody_uses_are_forgotten),
