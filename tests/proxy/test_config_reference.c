@@ -170,7 +170,27 @@ static void put_reference(struct text *t)
         "line. "
         "The secret is a password, `md5…`, or `SCRAM-SHA-256$…` as in `pg_authid.rolpassword`. The "
         "file "
-        "is read again when it changes.\n");
+        "is read again when it changes.\n"
+        "\n"
+        "## `auth_hba_file`, `auth_ident_file`\n"
+        "\n"
+        "As `pg_hba.conf` and `pg_ident.conf`, for `auth_type = hba`: `local`, `host`, `hostssl`, "
+        "`hostnossl`; `all`, `sameuser`, `replication`, names, `/regular expressions`, `@file`; "
+        "`all`, `samehost`, `samenet`, `IP/bits`, `IP mask`; `trust`, `reject`, `md5`, `password`, "
+        "`scram-sha-256`, `cert`, `peer`, `ldap`, `pam`; `map=`, `pamservice=`, the LDAP words. "
+        "`include`, `include_if_exists`, `include_dir`. The first line that matches decides, none: "
+        "refused. A bad line is left out, with a warning. No groups (`+name`), no host names.\n"
+        "\n"
+        "## `auth_query`\n"
+        "\n"
+        "For users that `auth_file` lacks, when there is an `auth_user`: two columns, name and "
+        "secret. It runs through the pool of `auth_user` in `auth_dbname`, or in the client's own "
+        "database, with `pg_catalog` in front of the `search_path` that `auth_user` has there. A "
+        "secret that is NULL never matches.\n"
+        "\n"
+        "`auth_type = pam` asks the service `pgbouncer`. The password that PAM or LDAP took logs "
+        "in "
+        "to the server, unless the database has a `user`.\n");
 }
 
 static void test_the_reference_is_current(void **state)
