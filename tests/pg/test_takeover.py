@@ -1,0 +1,140 @@
+"""pgtrickle -R: a new process takes over, and who is connected does not notice."""
+
+import contextlib
+import subprocess
+import threading
+
+import psycopg
+
+from tests.support import pg
+from tests.support.harness import only
+
+
+@contextlib.contextmanager
+def daemon(world, **settings):
+    d = pg.Daemon(world.cluster, settings=settings)
+    # A name that needs no directory; the directories of a run may be too deep for a socket.
+    d.settings["unix_socket_dir"] = f"@pgtrickle-{d.port}"
+    d.write_ini()
+    d.start()
+    try:
+        yield d
+    except BaseException:
+        d.kill()
+        raise
+    d.stop()
+
+
+def reboot(d):
+    old = d.process
+    d._spawn([pg.reachable(pg.daemon_program()), "-R", d.ini_path])
+    pg.wait_until(lambda: old.poll() is not None, 20, lambda: "the old process ends\n" + d.log()[-3000:])
+    if old.returncode != 0 or not d.is_running():
+        raise pg.Failure(f"the old process ended with {old.returncode}:\n{d.log()[-3000:]}")
+
+
+def load(d, mode, seconds, clients):
+    argv = [pg.PGBENCH, "-h", "127.0.0.1", "-p", str(d.port), "-U", "postgres", "-n", "-S", "-M", mode,
+            "-c", str(clients), "-j", "2", "-T", str(seconds), "postgres"]
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@only(15)
+def test_pgbench_runs_across_takeovers(world):
+    subprocess.run([pg.PGBENCH, "-h", "127.0.0.1", "-p", str(world.cluster.port), "-U", "postgres", "-i", "-q",
+                    "postgres"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for pool_mode, mode in (("transaction", "extended"), ("session", "prepared")):
+        with daemon(world, pool_mode=pool_mode, default_pool_size=8) as d:
+            bench = load(d, mode, 2, 8)
+            for _ in range(2):
+                reboot(d)
+            out, _ = bench.communicate(timeout=60)
+            if bench.returncode != 0 or "error" in out.lower():
+                raise pg.Failure(f"{pool_mode}, {mode}: {out}\n{d.log()[-3000:]}")
+
+
+@only(15)
+def test_sessions_go_on_where_they_were(world):
+    for pool_mode in ("transaction", "session"):
+        with daemon(world, pool_mode=pool_mode, default_pool_size=4) as d, \
+                d.connect() as tx, d.connect() as copy, d.connect() as prep, d.connect() as slow:
+            tx.execute("BEGIN")
+            pid = pg.one(tx, "SELECT pg_backend_pid()")
+            tx.execute("CREATE TEMP TABLE t (x int) ON COMMIT DROP")
+            prep.execute("SET application_name = 'mine'")
+            for _ in range(7):  # psycopg prepares it on the way
+                prep.execute("SELECT %s::int", (1,))
+            answer = []
+            runner = threading.Thread(target=lambda: answer.append(pg.one(slow, "SELECT 7 FROM pg_sleep(0.7)")))
+            runner.start()
+            copy.autocommit = False
+            copy.execute("CREATE TEMP TABLE c (x int) ON COMMIT DROP")
+            cur = copy.cursor()
+            with cur.copy("COPY c FROM STDIN") as rows:
+                for i in range(1000):
+                    rows.write_row((i,))
+                reboot(d)
+                for i in range(1000):
+                    rows.write_row((i,))
+            if pg.one(copy, "SELECT count(*) FROM c") != 2000:
+                raise pg.Failure("rows of the COPY are lost")
+            copy.rollback()
+            tx.execute("INSERT INTO t VALUES (1)")
+            if pg.one(tx, "SELECT pg_backend_pid()") != pid or pg.one(tx, "SELECT count(*) FROM t") != 1:
+                raise pg.Failure("the transaction is on another server")
+            tx.execute("COMMIT")
+            runner.join(20)
+            if answer != [7]:
+                raise pg.Failure(f"the running query answered {answer}")
+            if pg.one(prep, "SELECT %s::int", (5,)) != 5 or pg.one(prep, "SHOW application_name") != "mine":
+                raise pg.Failure("the prepared statement or the setting is lost")
+
+
+@only(15)
+def test_who_waits_is_served_by_the_new_process(world):
+    with daemon(world, pool_mode="transaction", default_pool_size=1) as d, d.connect() as holder, d.connect() as waiter:
+        holder.execute("BEGIN")
+        answer = []
+        thread = threading.Thread(target=lambda: answer.append(pg.one(waiter, "SELECT 3")))
+        with d.connect("pgbouncer") as console:
+            thread.start()
+            pg.wait_until(lambda: any(row[3] > 0 for row in console.execute("SHOW POOLS").fetchall()),
+                          what="a waiting client")
+        reboot(d)
+        holder.execute("COMMIT")
+        thread.join(20)
+        if answer != [3]:
+            raise pg.Failure(f"the waiting client got {answer}")
+        with d.connect("pgbouncer") as console:
+            console.execute("PAUSE")
+            reboot(d)
+        with d.connect("pgbouncer") as console:
+            if dict(console.execute("SHOW STATE").fetchall())["paused"] != "yes":
+                raise pg.Failure("the pause is lost")
+            console.execute("RESUME")
+        if pg.one(waiter, "SELECT 4") != 4:
+            raise pg.Failure("nothing after RESUME")
+
+
+@only(15)
+def test_a_cancel_key_of_before_works(world):
+    with daemon(world, pool_mode="transaction") as d, d.connect() as app:
+        app.execute("SELECT 1")
+        reboot(d)
+        errors = []
+
+        def sleep():
+            try:
+                app.execute("SELECT pg_sleep(30)")
+            except psycopg.Error as e:
+                errors.append(e.sqlstate)
+
+        thread = threading.Thread(target=sleep)
+        thread.start()
+        with d.connect("pgbouncer") as console:
+            pg.wait_until(lambda: any(row[4] == "active" and row[2] == "postgres"
+                                      for row in console.execute("SHOW SERVERS").fetchall()), what="a running query")
+        app.cancel()
+        thread.join(20)
+        if errors != ["57014"]:
+            raise pg.Failure(f"the cancel was answered {errors}")
