@@ -300,6 +300,7 @@ static void ask_done(struct login_job *j, void *owner)
         on_password_checked(owner, &a->question);
     if (a->question.password != NULL)
         OPENSSL_cleanse((char *)a->question.password, strlen(a->question.password));
+    conn_wake(&((struct client *)owner)->conn);
 }
 
 static void begin_peer(struct client *c)
@@ -407,6 +408,7 @@ void login_on_answer(void *owner, const struct auth_answer *answer)
         set_secret(l, answer->has_secret ? answer->secret : STR(""));
     }
     begin_method(c);
+    conn_wake(&c->conn); /* what it said meanwhile */
 }
 
 void login_on_no_answer(void *owner, const struct err *e)
@@ -604,6 +606,7 @@ static void check_done(struct login_job *j, void *owner)
     c->login->has_keys = true;
     c->login->keys = k->keys;
     client_on_authenticated(c);
+    conn_wake(&c->conn);
 }
 
 static void check_scram_password(struct client *c, struct str secret, struct str password)

@@ -16,8 +16,8 @@
 #include "proxy/server.h"
 #include "proxy/session_state.h"
 #include "proxy/shutdown.h"
-#include "proxy/verifiers.h"
 #include "proxy/takeover.h"
+#include "proxy/verifiers.h"
 #include "proxy/view_service.h"
 #include "proxy/waiting.h"
 #include "proxy/worker.h"
@@ -1099,7 +1099,8 @@ static void view_waiters(void *core, struct admin_sink *sink)
     {
         const struct client *c = LIST_ITEM(n, struct client, worker_node);
         struct waiting w;
-        if (c->pool == NULL || (c->state != CLIENT_WAITING && c->state != CLIENT_LOGIN_WAIT))
+        if (c->pool == NULL || client_is_inner(c) ||
+            (c->state != CLIENT_WAITING && c->state != CLIENT_LOGIN_WAIT))
             continue;
         waiting_look(c, true, &w);
         const struct client *h = w.holder != NULL ? w.holder->client : NULL;

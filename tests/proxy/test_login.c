@@ -461,6 +461,20 @@ static void test_auth_query_finds_whom_auth_file_lacks(void **state)
     world_free(w);
 }
 
+static void test_what_is_said_during_the_lookup_is_heard_after_it(void **state)
+{
+    struct world *w =
+        world_new("auth_type = plain\nauth_user = postgres\n", "\"postgres\" \"pw\"\n");
+
+    (void)state;
+    struct peer *c = world_login(w, "zoe", "db");
+    say_password(c, "secret"); /* nobody has asked yet */
+    struct peer *s = world_serve_login(w);
+    answer_lookup(s, "zoe", "secret");
+    assert_int_equal(peer_client(c)->state, CLIENT_LOGIN_WAIT);
+    world_free(w);
+}
+
 static void test_who_is_not_found_or_has_no_secret_fails_like_a_wrong_password(void **state)
 {
     struct world *w = world_new(query_ini, "\"postgres\" \"pw\"\n");
@@ -982,6 +996,7 @@ int main(void)
         cmocka_unit_test(test_keys_of_the_clients_scram_login_log_in_to_the_server),
         cmocka_unit_test(test_a_server_that_can_not_prove_itself_is_left),
         cmocka_unit_test(test_auth_query_finds_whom_auth_file_lacks),
+        cmocka_unit_test(test_what_is_said_during_the_lookup_is_heard_after_it),
         cmocka_unit_test(test_who_is_not_found_or_has_no_secret_fails_like_a_wrong_password),
         cmocka_unit_test(test_logins_that_wait_share_a_lookup_and_later_ones_ask_again),
         cmocka_unit_test(test_a_query_that_fails_is_a_config_error),
