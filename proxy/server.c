@@ -1491,7 +1491,11 @@ static void start_draining(struct server *s, bool to_discard)
 /* The next step, when the last one is over. A cancel that is under way could hit what we send. */
 static void drain(struct server *s)
 {
-    if (s->owed.count > 0 || s->cancels > 0)
+    if (s->owed.count > 0)
+        return;
+    /* What they were to cancel is over; what comes next is another client's. */
+    cancel_drop_queued(s);
+    if (s->cancels > 0)
         return;
     if (s->tx_status != STATUS_IDLE && s->rolled_back) {
         server_close(s, "unclean server");

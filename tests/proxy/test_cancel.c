@@ -231,6 +231,35 @@ static void test_waiting_cancels_are_dropped_when_the_query_is_over(void **state
     world_free(w);
 }
 
+/* Of a client that left, with no room for it: it must not wait for the next client's statement. */
+static void test_our_own_waiting_cancel_goes_with_its_query(void **state)
+{
+    struct world *w = world_new(TRANSACTION, USERS);
+
+    (void)state;
+    struct peer *a = start(w, 0);
+    struct peer *s = world_serve_login(w);
+    struct peer *b = world_startup(w, "ann", "db", "application_name", "other");
+    client_says_query(a, "select pg_sleep(1)");
+    struct cancel_key k = key_of_client(a);
+    cancel_with(w, &k);
+    struct peer *to_server = world_next_connect(w);
+    peer_connected(to_server);
+    struct pool *pool = peer_client(b)->pool;
+    client_says_query(b, "select 2");
+    peer_hang_up(a);
+    assert_int_equal(pool->cancels_queued.count, 1);
+    peer_take(s);
+    server_says_done(s, "SELECT 1", STATUS_IDLE);
+    assert_int_equal(pool->cancels_queued.count, 0);
+    peer_hang_up(to_server);
+    assert_string_equal(peer_take(s), "Q"); /* b's settings */
+    server_says_done(s, "SET", STATUS_IDLE);
+    assert_string_equal(peer_take(s), "Q");
+    assert_null(world_next_connect(w));
+    world_free(w);
+}
+
 static void test_a_cancel_waits_until_parameters_are_set(void **state)
 {
     struct world *w = world_new(TRANSACTION, USERS);
@@ -413,6 +442,7 @@ int main(void)
         cmocka_unit_test(test_clients_of_3_2_get_a_long_key_that_works),
         cmocka_unit_test(test_cancels_and_servers_are_at_most_twice_the_pool),
         cmocka_unit_test(test_waiting_cancels_are_dropped_when_the_query_is_over),
+        cmocka_unit_test(test_our_own_waiting_cancel_goes_with_its_query),
         cmocka_unit_test(test_a_cancel_waits_until_parameters_are_set),
         cmocka_unit_test(test_a_server_without_a_key_is_not_cancelled),
         cmocka_unit_test(test_a_key_of_a_peer_is_forwarded),
