@@ -144,11 +144,9 @@ struct io_ops {
      * world forgets the conn. And takes one: nobody reads it yet. */
     int (*surrender)(struct io *io, struct conn *c);
     void (*adopt)(struct io *io, struct conn *c, int fd);
-    /* A copy of its descriptor, the caller's; -1: it has none. */
-    int (*duplicate)(struct io *io, const struct conn *c);
-    /* fd goes along with the next byte that is put into c->out (unix sockets, SCM_RIGHTS). owned:
-     * closed when it is sent, or never will be; else it must stay open so long. */
-    void (*enclose)(struct io *io, struct conn *c, int fd, bool owned);
+    /* fd goes along with the next byte that is put into c->out (unix sockets, SCM_RIGHTS). It stays
+     * the caller's, and must be open until the byte is sent. */
+    void (*enclose)(struct io *io, struct conn *c, int fd);
     void (*close_descriptor)(struct io *io, int fd);
     /* The i-th socket that listens, our own still; -1: there is none. */
     int (*listener)(struct io *io, int i);

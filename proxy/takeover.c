@@ -670,7 +670,7 @@ static void answer(struct takeover *t, struct list *items)
         struct item *i = LIST_ITEM(n, struct item, node);
         record_put_number(&i->record, "descriptors", i->n_fds);
         for (size_t k = 0; k < i->n_fds; k++)
-            c->worker->ops->enclose(c->worker->io, c, i->fds[k], false);
+            c->worker->ops->enclose(c->worker->io, c, i->fds[k]);
         struct wire_mark mark = wire_begin(&c->out, BE_COPY_DATA);
         wire_put_str(&c->out, bytequeue_str(&i->record));
         wire_end(&c->out, mark);

@@ -33,9 +33,9 @@
 
 /* ---- the old process ---- */
 
-/* TAKEOVER of this console client; done calls takeover_answer's caller: see proxy_take_over. */
+/* TAKEOVER of this console client, which waits until takeover_is_packed. */
 bool takeover_begin(struct proxy *p, struct client *console, struct err *e);
-/* Everything is packed: the answer may be sent. */
+/* The answer may be sent. */
 bool takeover_is_packed(const struct proxy *p);
 /* The COPY, without CommandComplete, is appended to the console's output. */
 void takeover_answer(struct proxy *p);

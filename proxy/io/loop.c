@@ -53,7 +53,6 @@ struct enclosed {
     struct enclosed *next;
     uint64_t at; /* with this byte, counted as `sent` */
     int fd;
-    bool owned;
 };
 
 struct enclosures {
@@ -242,8 +241,6 @@ static void drop_enclosed(struct enclosures *e)
     struct enclosed *first = e->first;
 
     e->first = first->next;
-    if (first->owned)
-        close(first->fd);
     free(first);
 }
 
@@ -745,15 +742,7 @@ static void op_adopt(struct io *io, struct conn *c, int fd)
     c->socket = s;
 }
 
-static int op_duplicate(struct io *io, const struct conn *c)
-{
-    const struct socket *s = c->socket;
-
-    (void)io;
-    return s != NULL && s->watch.fd >= 0 ? fcntl(s->watch.fd, F_DUPFD_CLOEXEC, 0) : -1;
-}
-
-static void op_enclose(struct io *io, struct conn *c, int fd, bool owned)
+static void op_enclose(struct io *io, struct conn *c, int fd)
 {
     struct socket *s = c->socket;
     struct enclosed *i = mem_alloc(sizeof(*i));
@@ -764,7 +753,6 @@ static void op_enclose(struct io *io, struct conn *c, int fd, bool owned)
     struct enclosures *e = s->enclosures;
     i->at = e->sent + bytequeue_len(&c->out);
     i->fd = fd;
-    i->owned = owned;
     if (e->first == NULL)
         e->first = i;
     else
@@ -905,7 +893,6 @@ const struct io_ops *io_ops_real(void)
         .stop = op_stop,
         .surrender = op_surrender,
         .adopt = op_adopt,
-        .duplicate = op_duplicate,
         .enclose = op_enclose,
         .close_descriptor = op_close_descriptor,
         .listener = op_listener,

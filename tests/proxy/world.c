@@ -120,19 +120,11 @@ static void op_adopt(struct io *io, struct conn *c, int fd)
     descriptors[fd]->conn = c;
 }
 
-static int op_duplicate(struct io *io, const struct conn *c)
-{
-    (void)io;
-    (void)c;
-    return -1;
-}
-
-static void op_enclose(struct io *io, struct conn *c, int fd, bool owned)
+static void op_enclose(struct io *io, struct conn *c, int fd)
 {
     struct world *w = of_io(io);
 
     (void)c;
-    (void)owned;
     w->enclosed[w->n_enclosed++] = fd;
 }
 
@@ -272,7 +264,6 @@ static const struct io_ops ops = {
     .stop = op_stop,
     .surrender = op_surrender,
     .adopt = op_adopt,
-    .duplicate = op_duplicate,
     .enclose = op_enclose,
     .close_descriptor = op_close_descriptor,
     .listener = op_listener,
