@@ -24,7 +24,6 @@ enum request_kind {
     REQUEST_EMPTY,
     REQUEST_SHOW,
     REQUEST_HELP,
-    REQUEST_FDS,
     REQUEST_FAKE_SHOW,
     REQUEST_FAKE_SET,
     REQUEST_COMMAND,
@@ -44,14 +43,15 @@ static const struct {
     struct show show;
     const char *value;
 } fakes[] = {
-    { { "client_encoding", FAKE_COLUMN("client_encoding"), 1, NULL, false }, "UTF-8" },
+    { { "client_encoding", FAKE_COLUMN("client_encoding"), 1, NULL, false, false }, "UTF-8" },
     { { "default_transaction_isolation", FAKE_COLUMN("default_transaction_isolation"), 1, NULL,
-        false },
+        false, false },
       "read committed" },
-    { { "standard_conforming_strings", FAKE_COLUMN("standard_conforming_strings"), 1, NULL, false },
+    { { "standard_conforming_strings", FAKE_COLUMN("standard_conforming_strings"), 1, NULL, false,
+        false },
       "on" },
-    { { "datestyle", FAKE_COLUMN("datestyle"), 1, NULL, false }, "ISO" },
-    { { "timezone", FAKE_COLUMN("timezone"), 1, NULL, false }, "GMT" },
+    { { "datestyle", FAKE_COLUMN("datestyle"), 1, NULL, false, false }, "ISO" },
+    { { "timezone", FAKE_COLUMN("timezone"), 1, NULL, false, false }, "GMT" },
 };
 #define N_FAKES (sizeof(fakes) / sizeof(fakes[0]))
 
@@ -139,10 +139,6 @@ static bool parse_show(struct str rest, struct arena *a, struct request *out)
         return false;
     if (str_equal_nocase(what, STR("HELP"))) {
         out->kind = REQUEST_HELP;
-        return true;
-    }
-    if (str_equal_nocase(what, STR("FDS"))) {
-        out->kind = REQUEST_FDS;
         return true;
     }
     for (size_t i = 0; i < N_FAKES; i++) {
@@ -428,24 +424,25 @@ void admin_put_login_parameters(const struct admin_view *view, struct bytequeue 
 
 static void put_help(struct bytequeue *out)
 {
-    static const char help[] = "\n\tSHOW HELP|CONFIG|DATABASES|POOLS|CLIENTS|SERVERS|USERS|VERSION"
-                               "\n\tSHOW PEERS|PEER_POOLS"
-                               "\n\tSHOW SOCKETS|ACTIVE_SOCKETS|LISTS|MEM|STATE"
-                               "\n\tSHOW PINNED|WAITERS|DNS_HOSTS|DNS_ZONES"
-                               "\n\tSHOW STATS|STATS_TOTALS|STATS_AVERAGES|TOTALS"
-                               "\n\tSET key = arg"
-                               "\n\tRELOAD"
-                               "\n\tPAUSE [<db>]"
-                               "\n\tRESUME [<db>]"
-                               "\n\tDISABLE <db>"
-                               "\n\tENABLE <db>"
-                               "\n\tRECONNECT [<db>]"
-                               "\n\tKILL [<db>]"
-                               "\n\tKILL_CLIENT <client_id>"
-                               "\n\tSUSPEND"
-                               "\n\tSHUTDOWN"
-                               "\n\tSHUTDOWN WAIT_FOR_SERVERS|WAIT_FOR_CLIENTS|WAIT_FOR_TRANSACTIONS"
-                               "\n\tWAIT_CLOSE [<db>]";
+    static const char help[] =
+        "\n\tSHOW HELP|CONFIG|DATABASES|POOLS|CLIENTS|SERVERS|USERS|VERSION"
+        "\n\tSHOW PEERS|PEER_POOLS"
+        "\n\tSHOW SOCKETS|ACTIVE_SOCKETS|LISTS|MEM|STATE"
+        "\n\tSHOW PINNED|WAITERS|DNS_HOSTS|DNS_ZONES"
+        "\n\tSHOW STATS|STATS_TOTALS|STATS_AVERAGES|TOTALS"
+        "\n\tSET key = arg"
+        "\n\tRELOAD"
+        "\n\tPAUSE [<db>]"
+        "\n\tRESUME [<db>]"
+        "\n\tDISABLE <db>"
+        "\n\tENABLE <db>"
+        "\n\tRECONNECT [<db>]"
+        "\n\tKILL [<db>]"
+        "\n\tKILL_CLIENT <client_id>"
+        "\n\tSUSPEND"
+        "\n\tSHUTDOWN"
+        "\n\tSHUTDOWN WAIT_FOR_SERVERS|WAIT_FOR_CLIENTS|WAIT_FOR_TRANSACTIONS"
+        "\n\tWAIT_CLOSE [<db>]";
     const struct {
         char field;
         const char *value;
@@ -468,18 +465,18 @@ static bool check_rights(const struct admin_session *s, const struct request *r,
     switch (r->kind) {
     case REQUEST_EMPTY:
     case REQUEST_SHOW:
+        if (r->show->admin_only)
+            break;
+        return true;
     case REQUEST_HELP:
     case REQUEST_FAKE_SHOW:
     case REQUEST_FAKE_SET:
         return true;
-    case REQUEST_FDS:
     case REQUEST_COMMAND:
         break;
     }
     if (s->rights != ADMIN_RIGHTS_ADMIN)
         return err_set(e, ERR_REFUSAL, "08P01", "admin access needed");
-    if (r->kind == REQUEST_FDS)
-        return err_set(e, ERR_REFUSAL, "0A000", "SHOW FDS is not supported");
     return true;
 }
 
@@ -509,7 +506,6 @@ static enum admin_result run_other(struct admin_session *s, const struct request
         break;
     case REQUEST_EMPTY:
     case REQUEST_SHOW:
-    case REQUEST_FDS:
     case REQUEST_FAKE_SHOW:
         return ADMIN_DONE;
     }

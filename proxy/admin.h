@@ -100,6 +100,21 @@ struct admin_socket {
     int send_avail;
 };
 
+/* An open descriptor. */
+struct admin_fd {
+    int fd;
+    const char *task; /* "pooler": listens; "client", "server" */
+    const char *user; /* NULL: none, as the next */
+    const char *database;
+    const char *addr; /* "unix" for a unix socket */
+    int port;
+    int link;                    /* the other side's descriptor; 0: none */
+    const char *client_encoding; /* NULL: not known, as the next */
+    const char *std_strings;
+    const char *datestyle;
+    const char *timezone;
+};
+
 /* A client that waits for a server connection. */
 struct admin_waiter {
     uint64_t id;
@@ -167,6 +182,7 @@ struct admin_sink;
 void admin_put_database(struct admin_sink *sink, const struct admin_database *row);
 void admin_put_pool(struct admin_sink *sink, const struct admin_pool *row);
 void admin_put_socket(struct admin_sink *sink, const struct admin_socket *row);
+void admin_put_fd(struct admin_sink *sink, const struct admin_fd *row);
 void admin_put_waiter(struct admin_sink *sink, const struct admin_waiter *row);
 void admin_put_memory(struct admin_sink *sink, const struct admin_memory *row);
 void admin_put_peer_pool(struct admin_sink *sink, const struct admin_peer_pool *row);
@@ -222,6 +238,7 @@ struct admin_view {
     void (*pools)(void *core, struct admin_sink *sink);     /* the console's own too */
     void (*clients)(void *core, struct admin_sink *sink);
     void (*servers)(void *core, struct admin_sink *sink);
+    void (*fds)(void *core, struct admin_sink *sink);           /* may be NULL */
     void (*waiters)(void *core, struct admin_sink *sink);       /* may be NULL */
     void (*learned_users)(void *core, struct admin_sink *sink); /* may be NULL */
     void (*count_user)(void *core, struct str user, int *server_connections,

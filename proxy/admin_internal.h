@@ -17,6 +17,7 @@ enum show_type {
     SHOW_INT4,
     SHOW_INT8,
     SHOW_NUMERIC,
+    SHOW_BYTEA, /* always NULL */
 };
 
 struct show_column {
@@ -31,6 +32,7 @@ struct show {
     uint16_t n_columns;
     void (*run)(struct admin_sink *sink);
     bool sorted; /* by the first two columns: the core gives rows in any order */
+    bool admin_only;
 };
 
 /* NULL: no such thing to show. */

@@ -14,6 +14,7 @@
 #include "protocol/result.h"
 #include "protocol/writer.h"
 
+#define TYPE_OID_BYTEA 17
 #define TYPE_OID_NUMERIC 1700
 #define CONSOLE_POOL_SIZE 2
 
@@ -129,6 +130,7 @@ static void put_cell(const struct cell *cell, enum show_type type, bool binary,
         put_binary_numeric(out, cell->number);
         return;
     case SHOW_TEXT:
+    case SHOW_BYTEA:
         return;
     }
 }
@@ -641,6 +643,53 @@ void admin_put_socket(struct admin_sink *s, const struct admin_socket *row)
     end_row(s);
 }
 
+/* ---- FDS ---- */
+
+static const struct show_column fd_columns[] = {
+    { "fd", SHOW_INT4 },
+    { "task", SHOW_TEXT },
+    { "user", SHOW_TEXT },
+    { "database", SHOW_TEXT },
+    { "addr", SHOW_TEXT },
+    { "port", SHOW_INT4 },
+    { "cancel", SHOW_INT8 },
+    { "link", SHOW_INT4 },
+    { "client_encoding", SHOW_TEXT },
+    { "std_strings", SHOW_TEXT },
+    { "datestyle", SHOW_TEXT },
+    { "timezone", SHOW_TEXT },
+    { "password", SHOW_TEXT },
+    { "scram_client_key", SHOW_BYTEA },
+    { "scram_server_key", SHOW_BYTEA },
+};
+
+static void run_fds(struct admin_sink *s)
+{
+    if (s->view->fds != NULL)
+        s->view->fds(s->view->core, s);
+}
+
+/* Keys and secrets travel by TAKEOVER only. */
+void admin_put_fd(struct admin_sink *s, const struct admin_fd *row)
+{
+    put_int(s, row->fd);
+    put_text(s, row->task);
+    put_text(s, row->user);
+    put_text(s, row->database);
+    put_text(s, row->addr);
+    put_int(s, row->port);
+    put_int(s, 0);
+    put_int(s, row->link);
+    put_text(s, row->client_encoding);
+    put_text(s, row->std_strings);
+    put_text(s, row->datestyle);
+    put_text(s, row->timezone);
+    put_text(s, NULL);
+    put_text(s, NULL);
+    put_text(s, NULL);
+    end_row(s);
+}
+
 /* ---- WAITERS ---- */
 
 static const struct show_column waiter_columns[] = {
@@ -989,28 +1038,29 @@ static void run_nothing(struct admin_sink *s)
 #define COLUMNS(array) (array), sizeof(array) / sizeof((array)[0])
 
 static const struct show shows[] = {
-    { "ACTIVE_SOCKETS", COLUMNS(socket_buffer_columns), run_active_sockets, false },
-    { "CLIENTS", COLUMNS(socket_columns), run_clients, false },
-    { "CONFIG", COLUMNS(config_columns), run_config, false },
-    { "DATABASES", COLUMNS(database_columns), run_databases, true },
-    { "DNS_HOSTS", COLUMNS(dns_host_columns), run_dns_hosts, false },
-    { "DNS_ZONES", COLUMNS(dns_zone_columns), run_nothing, false },
-    { "LISTS", COLUMNS(lists_columns), run_lists, false },
-    { "MEM", COLUMNS(memory_columns), run_memory, false },
-    { "PEERS", COLUMNS(peer_columns), run_peers, false },
-    { "PEER_POOLS", COLUMNS(peer_pool_columns), run_peer_pools, false },
-    { "PINNED", COLUMNS(pinned_columns), run_pinned, false },
-    { "POOLS", COLUMNS(pool_columns), run_pools, true },
-    { "SERVERS", COLUMNS(socket_columns), run_servers, false },
-    { "SOCKETS", COLUMNS(socket_buffer_columns), run_sockets, false },
-    { "STATE", COLUMNS(state_columns), run_state, false },
-    { "STATS", COLUMNS(stats_columns), run_stats, true },
-    { "STATS_AVERAGES", COLUMNS(stats_averages_columns), run_stats, true },
-    { "STATS_TOTALS", COLUMNS(stats_totals_columns), run_stats, true },
-    { "TOTALS", COLUMNS(totals_columns), run_totals, false },
-    { "USERS", COLUMNS(user_columns), run_users, false },
-    { "VERSION", COLUMNS(version_columns), run_version, false },
-    { "WAITERS", COLUMNS(waiter_columns), run_waiters, false },
+    { "ACTIVE_SOCKETS", COLUMNS(socket_buffer_columns), run_active_sockets, false, false },
+    { "CLIENTS", COLUMNS(socket_columns), run_clients, false, false },
+    { "CONFIG", COLUMNS(config_columns), run_config, false, false },
+    { "DATABASES", COLUMNS(database_columns), run_databases, true, false },
+    { "DNS_HOSTS", COLUMNS(dns_host_columns), run_dns_hosts, false, false },
+    { "DNS_ZONES", COLUMNS(dns_zone_columns), run_nothing, false, false },
+    { "FDS", COLUMNS(fd_columns), run_fds, false, true },
+    { "LISTS", COLUMNS(lists_columns), run_lists, false, false },
+    { "MEM", COLUMNS(memory_columns), run_memory, false, false },
+    { "PEERS", COLUMNS(peer_columns), run_peers, false, false },
+    { "PEER_POOLS", COLUMNS(peer_pool_columns), run_peer_pools, false, false },
+    { "PINNED", COLUMNS(pinned_columns), run_pinned, false, false },
+    { "POOLS", COLUMNS(pool_columns), run_pools, true, false },
+    { "SERVERS", COLUMNS(socket_columns), run_servers, false, false },
+    { "SOCKETS", COLUMNS(socket_buffer_columns), run_sockets, false, false },
+    { "STATE", COLUMNS(state_columns), run_state, false, false },
+    { "STATS", COLUMNS(stats_columns), run_stats, true, false },
+    { "STATS_AVERAGES", COLUMNS(stats_averages_columns), run_stats, true, false },
+    { "STATS_TOTALS", COLUMNS(stats_totals_columns), run_stats, true, false },
+    { "TOTALS", COLUMNS(totals_columns), run_totals, false, false },
+    { "USERS", COLUMNS(user_columns), run_users, false, false },
+    { "VERSION", COLUMNS(version_columns), run_version, false, false },
+    { "WAITERS", COLUMNS(waiter_columns), run_waiters, false, false },
 };
 
 const struct show *show_find(struct str name)
@@ -1028,10 +1078,9 @@ void show_put_row_description(const struct show *show, const bool *binary, struc
         uint32_t oid;
         int16_t len;
     } types[] = {
-        [SHOW_TEXT] = { TYPE_OID_TEXT, -1 },
-        [SHOW_INT4] = { TYPE_OID_INT4, 4 },
-        [SHOW_INT8] = { TYPE_OID_INT8, 8 },
-        [SHOW_NUMERIC] = { TYPE_OID_NUMERIC, -1 },
+        [SHOW_TEXT] = { TYPE_OID_TEXT, -1 },   [SHOW_INT4] = { TYPE_OID_INT4, 4 },
+        [SHOW_INT8] = { TYPE_OID_INT8, 8 },    [SHOW_NUMERIC] = { TYPE_OID_NUMERIC, -1 },
+        [SHOW_BYTEA] = { TYPE_OID_BYTEA, -1 },
     };
     struct row_column columns[SHOW_COLUMNS_MAX];
     for (uint16_t i = 0; i < show->n_columns; i++) {

@@ -148,6 +148,7 @@ struct io_ops {
      * the caller's, and must be open until the byte is sent. */
     void (*enclose)(struct io *io, struct conn *c, int fd);
     void (*close_descriptor)(struct io *io, int fd);
+    int (*descriptor)(struct io *io, const struct conn *c); /* for SHOW FDS; -1: none */
     /* The i-th socket that listens, our own still; -1: there is none. */
     int (*listener)(struct io *io, int i);
     /* Closes all of them; the file of the unix socket stays. */

@@ -1090,6 +1090,71 @@ static void view_peer_pools(void *core, struct admin_sink *sink)
     }
 }
 
+static int descriptor_of(const struct conn *c)
+{
+    const struct worker *w = c->worker;
+    int fd = w->ops->descriptor != NULL ? w->ops->descriptor(w->io, c) : -1;
+
+    return fd > 0 ? fd : 0;
+}
+
+static void put_fd(struct admin_sink *sink, const struct conn *c, const char *task,
+                   const char *user, const char *database, const struct conn *link,
+                   const struct params *params)
+{
+    struct admin_fd row = {
+        .fd = descriptor_of(c),
+        .task = task,
+        .user = user,
+        .database = database,
+        .addr = c->peer.is_unix ? "unix" : c->peer.host,
+        .port = c->peer.port,
+        .link = link != NULL ? descriptor_of(link) : 0,
+        .client_encoding = params_get(params, PARAM_CLIENT_ENCODING),
+        .std_strings = params_get(params, PARAM_STANDARD_CONFORMING_STRINGS),
+        .datestyle = params_get(params, PARAM_DATESTYLE),
+        .timezone = params_get(params, PARAM_TIMEZONE),
+    };
+
+    if (row.fd > 0)
+        admin_put_fd(sink, &row);
+}
+
+static void view_fds(void *core, struct admin_sink *sink)
+{
+    struct proxy *p = core;
+    const struct worker *first = p->workers[0];
+    int fd;
+
+    for (int i = 0; first->ops->listener != NULL && (fd = first->ops->listener(first->io, i)) >= 0;
+         i++) {
+        struct admin_fd row = {
+            .fd = fd,
+            .task = "pooler",
+            .addr = p->config->listen_addr,
+            .port = p->config->listen_port,
+        };
+        admin_put_fd(sink, &row);
+    }
+    EACH_WORKER(p, worker)
+    {
+        LIST_FOREACH(&worker->clients, n)
+        {
+            const struct client *c = LIST_ITEM(n, struct client, worker_node);
+            if (!client_is_inner(c))
+                put_fd(sink, &c->conn, "client", c->user_name, c->database_name,
+                       c->server != NULL ? &c->server->conn : NULL, &c->params);
+        }
+        LIST_FOREACH(&worker->servers, n)
+        {
+            const struct server *s = LIST_ITEM(n, struct server, worker_node);
+            put_fd(sink, &s->conn, "server", s->pool->user->name, s->pool->db->name,
+                   s->client != NULL && !client_is_inner(s->client) ? &s->client->conn : NULL,
+                   &s->params);
+        }
+    }
+}
+
 static void view_waiters(void *core, struct admin_sink *sink)
 {
     struct proxy *p = core;
@@ -1419,6 +1484,7 @@ struct proxy *proxy_new(struct config *config, struct userlist *userlist, struct
         .pools = view_pools,
         .clients = view_clients,
         .servers = view_servers,
+        .fds = view_fds,
         .waiters = view_waiters,
         .memory = view_memory,
         .learned_users = view_learned_users,

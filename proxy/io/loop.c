@@ -766,6 +766,14 @@ static void op_close_descriptor(struct io *io, int fd)
     close(fd);
 }
 
+static int op_descriptor(struct io *io, const struct conn *c)
+{
+    const struct socket *s = c->socket;
+
+    (void)io;
+    return s != NULL ? s->watch.fd : -1;
+}
+
 static int op_listener(struct io *io, int i)
 {
     return io->listeners != NULL ? listeners_fd(io->listeners, i) : -1;
@@ -895,6 +903,7 @@ const struct io_ops *io_ops_real(void)
         .adopt = op_adopt,
         .enclose = op_enclose,
         .close_descriptor = op_close_descriptor,
+        .descriptor = op_descriptor,
         .listener = op_listener,
         .listen_leave = op_listen_leave,
         .listen_stop = op_listen_stop,

@@ -266,6 +266,7 @@ static void print_columns(struct str body, struct text *t)
                            : c.type_oid == 23   ? ":i"
                            : c.type_oid == 20   ? ":q"
                            : c.type_oid == 1700 ? ":n"
+                           : c.type_oid == 17   ? ":b"
                                                 : ":?";
         text_printf(t, "%s" STR_FMT "%s%s", i > 0 ? " " : "", STR_ARG(c.name), type,
                     c.format ? "/b" : "");
@@ -442,7 +443,10 @@ static void test_show_small_things(void **state)
     assert_answer(w, "SHOW DNS_ZONES", "T zonename serial:q count:i\nC SHOW\nZ\n");
     assert_answer(w, "SHOW MEM",
                   "T name size:i used:i free:i memtotal:i\nD client|100|2|1|300\nC SHOW\nZ\n");
-    assert_answer(w, "SHOW FDS", "E 0A000 SHOW FDS is not supported\nZ\n");
+    assert_answer(
+        w, "SHOW FDS",
+        "T fd:i task user database addr port:i cancel:q link:i client_encoding std_strings "
+        "datestyle timezone password scram_client_key:b scram_server_key:b\nC SHOW\nZ\n");
     assert_row(w, "SHOW CONFIG", "key value default changeable",
                "admin_users|adm||yes\nD application_name_add_host|0|0|yes");
     assert_row(w, "SHOW CONFIG", "key value default changeable", "listen_port|6432|6432|no");
