@@ -463,11 +463,11 @@ static void put_help(struct bytequeue *out)
 static bool check_rights(const struct admin_session *s, const struct request *r, struct err *e)
 {
     switch (r->kind) {
-    case REQUEST_EMPTY:
     case REQUEST_SHOW:
         if (r->show->admin_only)
             break;
         return true;
+    case REQUEST_EMPTY:
     case REQUEST_HELP:
     case REQUEST_FAKE_SHOW:
     case REQUEST_FAKE_SET:
