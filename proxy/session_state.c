@@ -380,6 +380,10 @@ bool session_state_may_let_go(struct client *c)
 
     if (ss == NULL)
         return true;
+    /* The next message is here and waits until nothing is owed: a look would be owed, and what the
+     * message touches is noted each time that it tries. The look comes after it. */
+    if (ss->touched != 0 && c->conn.held)
+        return false;
     if (ss->touched != 0 && ss->asked == 0) {
         ss->asked = ss->touched;
         ss->touched = 0;

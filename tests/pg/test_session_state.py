@@ -8,6 +8,7 @@ import struct
 import psycopg
 
 from tests.support import pg
+from tests.support import wire
 from tests.support.harness import only, smoke
 
 
@@ -423,3 +424,19 @@ def test_a_listener_in_another_encoding(world):
         hears.heard(("Töpfe", "für alle"))
         hears_b.heard(("Töpfe", "für alle"))
         expect("listeners", listening(world), 2)
+
+
+@only(15)
+def test_what_waits_behind_a_look_is_not_looked_for_again(world):
+    """Messages that follow at once, which must wait until nothing is owed, and touch the session too."""
+    with pooler(world) as d:
+        for text in ("CREATE TEMP TABLE u AS EXECUTE p", "DEALLOCATE p; CREATE TEMP TABLE u (a int)",
+                     "DEALLOCATE ALL; CREATE TEMP TABLE u (a int)", "DISCARD ALL; SELECT 2",
+                     "PREPARE q AS SELECT 1; CREATE TEMP TABLE u (a int)"):
+            w = wire.Wire(d.port, "postgres")
+            w.send(wire.query("PREPARE p AS SELECT 1"), wire.query("CREATE TEMP TABLE t (a int)"),
+                   wire.query(text), wire.query("SELECT 3"))
+            answers = w.answers(4)
+            if not [body for tag, body in answers if tag == "D"][-1].endswith(b"3"):
+                raise pg.Failure(f"{text}: {wire.shown(answers)}")
+            w.close()
