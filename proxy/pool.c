@@ -14,6 +14,9 @@
 /* A waiter of another worker is served before one's own when it has waited longer by this: less
  * would send connections to and fro for nothing. */
 #define ELDER_US 2000
+/* Who waits on a worker whose own servers are at work is soon served by one of these: a connection
+ * does not move for less, which costs two threads more than most transactions. */
+#define PATIENCE_US 1000
 /* The same between pools that share a limit, where it costs a login. */
 #define SIBLING_US 250000
 
@@ -235,6 +238,7 @@ static void publish(struct pool *p)
         atomic_store_explicit(&part->since_us, first->waiting_since_us, memory_order_relaxed);
     if (oldest != NULL)
         atomic_store_explicit(&part->idle_since_us, oldest->used_at_us, memory_order_relaxed);
+    atomic_store_explicit(&part->busy, p->active.count > 0, memory_order_relaxed);
     set(p, &part->need, sharing_need(p) + (int)p->replications.count);
     set(p, &part->waiting, waiting);
     if (more != 0)
@@ -257,6 +261,8 @@ static struct pool_part *elder(struct pool *p, const struct client *c)
         int incoming = part->incoming;
         uint64_t since = part->since_us;
         if (i == p->worker->index || part->waiting <= incoming || since >= found_us)
+            continue;
+        if (part->busy && since + PATIENCE_US > p->worker->now_us)
             continue;
         /* With one on its way, its next waiter is younger than `since` tells. */
         if (c != NULL && (incoming > 0 || since + ELDER_US >= c->waiting_since_us))
@@ -415,6 +421,19 @@ static void return_grants(struct pool *p)
         give_back(p, true);
 }
 
+/* The longest waiter here may yet have one of the worker's own servers: then the pool looks again
+ * when its patience is over. */
+static bool be_patient(struct pool *p)
+{
+    struct client *c = first_waiting(p);
+
+    if (p->common->n_parts == 1 || c == NULL || list_is_empty(&p->active) ||
+        c->waiting_since_us + PATIENCE_US <= p->worker->now_us)
+        return false;
+    serve_later(p, c->waiting_since_us + PATIENCE_US);
+    return true;
+}
+
 static void open_more(struct pool *p)
 {
     struct proxy *proxy = p->worker->proxy;
@@ -431,6 +450,8 @@ static void open_more(struct pool *p)
         struct pool_part *rich =
             replication == NULL && p->waiting.count > 0 && part->granted == 0 ? richest(p) : NULL;
         if (rich != NULL) {
+            if (be_patient(p))
+                return;
             rich->asked = true;
             call(rich);
             return;
@@ -441,6 +462,7 @@ static void open_more(struct pool *p)
         switch (how) {
         case POOL_OPEN_NOT:
             try_later(p);
+            be_patient(p);
             if (replication != NULL && !proxy_is_paused(proxy, p->db) &&
                 pool_common_is_full(proxy, p->common))
                 evict_own(p);

@@ -34,6 +34,7 @@ struct pool_part {
     atomic_int need;                /* for how many of those, and of logins, nothing is under way */
     atomic_uint_least64_t since_us; /* the longest wait among these began; valid with any of them */
     atomic_uint_least64_t idle_since_us; /* of the longest idle server; valid with idle > 0 */
+    atomic_bool busy;                    /* servers of its own are at work */
     atomic_int incoming;                 /* servers on their way to it; the sender adds */
     atomic_int granted;                  /* places reserved for it; under proxy.lock */
     atomic_bool asked;                   /* another worker wants an idle server */

@@ -276,7 +276,7 @@ host
 host all
 host all all
 host all all all""".splitlines()
-    directory = pg.new_directory("au_oracle")
+    directory = pg.new_directory(f"au_oracle-{world.version}")
     ours = os.path.join(directory, "hba")
     with open(ours, "w", encoding="utf-8") as f:
         f.write("\n".join(lines) + "\n")
