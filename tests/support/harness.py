@@ -7,6 +7,7 @@ starts a Cluster itself.
 """
 
 import contextlib
+import faulthandler
 import time
 import traceback
 
@@ -161,9 +162,14 @@ class Report:
         return 1 if self.failed else 0
 
 
+HANGS_SECONDS = 240
+
+
 def run_test(report, name, function, world):
     world.mark_logs()
     started = time.monotonic()
+    # Where it hangs is worth more than the tests behind it.
+    faulthandler.dump_traceback_later(HANGS_SECONDS, exit=True)
     try:
         function(world)
         dead = world.dead()
@@ -177,3 +183,5 @@ def run_test(report, name, function, world):
                     time.monotonic() - started)
     else:
         report.ok(name, time.monotonic() - started)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
