@@ -182,6 +182,11 @@ static bool log_in(struct predecessor *d, const struct config *c, struct err *e)
     d->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (d->fd < 0 || connect(d->fd, (struct sockaddr *)&un, len) < 0)
         return fail(e, "connect");
+    /* Whoever got hold of the socket's name could give us sessions of any user. */
+    struct ucred peer = { 0 };
+    socklen_t peer_len = sizeof(peer);
+    if (getsockopt(d->fd, SOL_SOCKET, SO_PEERCRED, &peer, &peer_len) < 0 || peer.uid != geteuid())
+        return err_set(e, ERR_CONFIG, "", "the process on the unix socket is another user's");
     setsockopt(d->fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
     setsockopt(d->fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
     struct wire_mark m = startup_encode_begin(&out, 3, 0);
