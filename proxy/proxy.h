@@ -240,6 +240,10 @@ static inline int64_t worker_wall_us(const struct worker *w, uint64_t at_us)
     return w->wall_base_us + (int64_t)at_us;
 }
 
+/* Of all workers. */
+int proxy_count_clients(const struct proxy *p);
+int proxy_count_servers(const struct proxy *p);
+
 /* Commands, from signals and the console. */
 void proxy_reload(struct proxy *p, struct err *e); /* *e is set when something failed */
 void proxy_apply_config(struct proxy *p, struct config *config); /* takes over the reference */

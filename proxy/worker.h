@@ -4,6 +4,13 @@
 
 #include "proxy/proxy.h"
 
+/* Declares w, which therefore stands alone. */
+/* NOLINTBEGIN(bugprone-macro-parentheses) */
+#define EACH_WORKER(p, w)                                                                          \
+    for (struct worker *const *w##_at = (p)->workers, *w;                                          \
+         w##_at < (p)->workers + (p)->n_workers && (w = *w##_at, true); w##_at++)
+/* NOLINTEND(bugprone-macro-parentheses) */
+
 struct worker *worker_new(struct proxy *p, int index, const struct io_ops *ops, struct io *io,
                           uint64_t now_us, int64_t wall_us);
 void worker_free(struct worker *w); /* no conn and no letter may be left */
