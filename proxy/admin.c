@@ -52,6 +52,7 @@ static const struct {
       "on" },
     { { "datestyle", FAKE_COLUMN("datestyle"), 1, NULL, false, false }, "ISO" },
     { { "timezone", FAKE_COLUMN("timezone"), 1, NULL, false, false }, "GMT" },
+    { { "extra_float_digits", FAKE_COLUMN("extra_float_digits"), 1, NULL, false, false }, "1" },
 };
 #define N_FAKES (sizeof(fakes) / sizeof(fakes[0]))
 

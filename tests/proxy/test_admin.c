@@ -567,6 +567,7 @@ static void test_what_drivers_poke_is_answered(void **state)
     assert_answer(w, "show DateStyle", "T datestyle\nD ISO\nC SHOW\nZ\n");
     assert_answer(w, "SET client_encoding = 'UTF8'", "N 00000 SET ignored\nC SET\nZ\n");
     assert_answer(w, "set timezone to UTC;", "N 00000 SET ignored\nC SET\nZ\n");
+    assert_answer(w, "SET extra_float_digits = 3", "N 00000 SET ignored\nC SET\nZ\n");
     assert_string_equal(w->core.commands.ptr, "");
     assert_answer(w, "", "I\nZ\n");
     assert_answer(w, " ; ", "I\nZ\n");
