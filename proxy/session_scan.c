@@ -80,19 +80,18 @@ static const char *const telling_words[] = { "set",  "reset",   "listen", "unlis
                                              "load", "declare", "close",  "create",
                                              "drop", "do",      "discard" };
 
+/* White space of any kind, comments, parentheses and empty statements in front are skipped as the
+ * server skips them, by its own rules. */
 static bool first_word_tells(struct str text)
 {
     struct sql_scanner s = { text, 0, true };
-    size_t i = 0;
+    struct sql_token t;
 
-    while (i < text.len && (text.ptr[i] == ' ' || text.ptr[i] == '\n' || text.ptr[i] == '\t' ||
-                            text.ptr[i] == '\r' || text.ptr[i] == '('))
-        i++;
-    s.pos = i;
-    if (i < text.len && (text.ptr[i] == '-' || text.ptr[i] == '/')) {
-        struct sql_token t = sql_scan_next(&s);
-        i = t.start;
-    }
+    do
+        t = sql_scan_next(&s);
+    while (sql_token_is_symbol(text, t, '(') || sql_token_is_symbol(text, t, ';'));
+    size_t i = t.start;
+
     if (i >= text.len || strchr("srludcSRLUDC", text.ptr[i]) == NULL)
         return false;
     for (size_t w = 0; w < sizeof(telling_words) / sizeof(telling_words[0]); w++) {

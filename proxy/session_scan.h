@@ -2,11 +2,10 @@
  *
  * In transaction pooling the server connection is another one for each transaction, so what a
  * statement leaves in the session matters to others. Nearly all text leaves nothing, which
- * session_scan_wants finds out from the first word and one pass over the bytes (nanoseconds;
- * bench/session_scan.c). Other text is cut into tokens. What is found is a suspicion: whether
- * something was really left is what the server is asked (proxy/session_state.h), so it errs
- * towards yes, for strings in a DO block too. Functions that keep state inside of their bodies are
- * not seen.
+ * session_scan_wants finds out from the first word and one pass over the bytes. Other text is cut
+ * into tokens. What is found is a suspicion: whether something was really left is what the server
+ * is asked (proxy/session_state.h), so it errs towards yes, for strings in a DO block too.
+ * Functions that keep state inside of their bodies are not seen.
  */
 #ifndef PGTRICKLE_PROXY_SESSION_SCAN_H
 #define PGTRICKLE_PROXY_SESSION_SCAN_H

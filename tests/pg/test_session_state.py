@@ -440,3 +440,16 @@ def test_what_waits_behind_a_look_is_not_looked_for_again(world):
             if not [body for tag, body in answers if tag == "D"][-1].endswith(b"3"):
                 raise pg.Failure(f"{text}: {wire.shown(answers)}")
             w.close()
+
+
+@only(15)
+def test_what_stands_before_a_statement_hides_nothing(world):
+    with pooler(world) as d, d.connect() as a, d.connect() as b:
+        for before, setting, value, prepare in (("\f", "statement_timeout", "7s", False),
+                                                (" ;/* */ ;", "lock_timeout", "7s", True),
+                                                ("\f;\n", "work_mem", "7MB", True)):
+            mine, others = show(a, setting), show(b, setting)
+            a.execute(f"{before}SET {setting} = '{value}'", prepare=prepare)
+            expect(f"{setting} of another", show(b, setting), others)
+            if show(a, setting) == mine:
+                raise pg.Failure(f"{setting} did not follow its client")
