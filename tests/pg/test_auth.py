@@ -11,20 +11,9 @@ import threading
 import psycopg
 
 from tests.support import pg
-from tests.support.harness import Skip, only
+from tests.support.harness import Skip, daemon, only
 
 SECRET = "right password"
-
-
-@contextlib.contextmanager
-def daemon(world, **options):
-    d = pg.Daemon(world.cluster, **options).start()
-    try:
-        yield d
-    except BaseException:
-        d.kill()
-        raise
-    d.stop()
 
 
 @contextlib.contextmanager

@@ -7,18 +7,7 @@ from decimal import Decimal
 import psycopg
 
 from tests.support import pg
-from tests.support.harness import only
-
-
-@contextlib.contextmanager
-def daemon(world, **options):
-    d = pg.Daemon(world.cluster, **options).start()
-    try:
-        yield d
-    except BaseException:
-        d.kill()
-        raise
-    d.stop()
+from tests.support.harness import daemon, only
 
 
 def console(d, user="postgres", **options):

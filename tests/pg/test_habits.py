@@ -9,18 +9,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from tests.support import pg
-from tests.support.harness import only
-
-
-@contextlib.contextmanager
-def daemon(world, **options):
-    d = pg.Daemon(world.cluster, **options).start()
-    try:
-        yield d
-    except BaseException:
-        d.kill()
-        raise
-    d.stop()
+from tests.support.harness import daemon, only
 
 
 def console(d):

@@ -32,6 +32,18 @@ def only(*versions):
     return mark
 
 
+@contextlib.contextmanager
+def daemon(world, **options):
+    """A daemon of the test's own in front of the world's cluster."""
+    d = pg.Daemon(world.cluster, **options).start()
+    try:
+        yield d
+    except BaseException:
+        d.kill()
+        raise
+    d.stop()
+
+
 class World:
     """One PostgreSQL version."""
 
