@@ -8,6 +8,9 @@ starts a Cluster itself.
 
 import contextlib
 import faulthandler
+import json
+import os
+import threading
 import time
 import traceback
 
@@ -145,33 +148,50 @@ class Report:
     """Counts, and one line per test."""
 
     def __init__(self):
-        self.passed = self.failed = self.skipped = 0
+        self.counts = {"ok": 0, "FAIL": 0, "skip": 0}
         self.failures = []
+        self.lock = threading.Lock()
 
     def ok(self, name, seconds=None):
-        self.passed += 1
-        self._line("ok", name, seconds)
+        self.record("ok", name, seconds)
 
     def skip(self, name, why):
-        self.skipped += 1
-        self._line("skip", f"{name}: {why}")
+        self.record("skip", f"{name}: {why}")
 
     def fail(self, name, details, seconds=None):
-        self.failed += 1
-        self.failures.append(name)
-        self._line("FAIL", name, seconds)
-        print("\n".join("    " + line for line in details.rstrip().splitlines()), flush=True)
+        self.record("FAIL", name, seconds, details)
 
-    @staticmethod
-    def _line(verdict, name, seconds=None):
+    def record(self, verdict, name, seconds=None, details=""):
         took = f"  ({seconds:.1f} s)" if seconds is not None and seconds >= 0.1 else ""
-        print(f"{verdict:4} {name}{took}", flush=True)
+        lines = [f"{verdict:4} {name}{took}"] + ["    " + line for line in details.rstrip().splitlines()]
+        with self.lock:
+            self.counts[verdict] += 1
+            if verdict == "FAIL":
+                self.failures.append(name)
+            print("\n".join(lines), flush=True)
 
     def total(self):
         if self.failures:
             print("failed: " + ", ".join(self.failures))
-        print(f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped", flush=True)
-        return 1 if self.failed else 0
+        print(f"{self.counts['ok']} passed, {self.counts['FAIL']} failed, {self.counts['skip']} skipped",
+              flush=True)
+        return 1 if self.failures else 0
+
+
+class PipedReport(Report):
+    """Hands its records to the run that started this one."""
+
+    def __init__(self, fd):
+        super().__init__()
+        self.out = os.fdopen(fd, "w")
+
+    def record(self, verdict, name, seconds=None, details=""):
+        json.dump([verdict, name, seconds, details], self.out)
+        self.out.write("\n")
+        self.out.flush()
+
+    def total(self):
+        return 0
 
 
 HANGS_SECONDS = 240
