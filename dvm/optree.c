@@ -11,33 +11,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct scope_column {
-    const char *qualifier;
-    const char *name;
-    int column;
-    bool merged_away; /* the other side of a USING column: not meant by its bare name */
-};
+#include "dvm/optree_internal.h"
 
-struct scope {
-    struct scope_column *columns;
-    int n;
-};
-
-struct builder {
-    struct arena *a;
-    const struct catalog *cat;
-    struct refusal *refused;
-    struct optree *tree;
-};
-
-static void *refuse(struct builder *b, enum refusal_kind kind, const char *what)
+void *build_refuse(struct builder *b, enum refusal_kind kind, const char *what)
 {
     if (b->refused->kind == REFUSAL_NONE)
         *b->refused = (struct refusal){ .kind = kind, .what = what };
     return NULL;
 }
 
-static struct op *new_op(struct builder *b, enum op_kind kind, int n_columns)
+struct op *build_new_op(struct builder *b, enum op_kind kind, int n_columns)
 {
     struct op *op = arena_new(b->a, struct op);
 
@@ -49,7 +32,7 @@ static struct op *new_op(struct builder *b, enum op_kind kind, int n_columns)
     return op;
 }
 
-static void set_key(struct builder *b, struct op *op, const int *key, int n)
+void build_set_key(struct builder *b, struct op *op, const int *key, int n)
 {
     op->has_key = true;
     op->n_key = n;
@@ -60,7 +43,7 @@ static void set_key(struct builder *b, struct op *op, const int *key, int n)
 
 /* ---- expressions --------------------------------------------------------------------------- */
 
-static const struct scope_column *look_up(const struct scope *s, const struct hole *h)
+const struct scope_column *build_look_up(const struct scope *s, const struct hole *h)
 {
     const struct scope_column *found = NULL;
 
@@ -80,8 +63,8 @@ static const struct scope_column *look_up(const struct scope *s, const struct ho
 }
 
 /* s: names of the input, NULL above a grouping. n_groups: where aggregates start. */
-static struct expr *resolve(struct builder *b, const struct qexpr *q, const struct scope *s,
-                            int n_groups)
+struct expr *build_resolve(struct builder *b, const struct qexpr *q, const struct scope *s,
+                           int n_groups)
 {
     struct expr *e = arena_new(b->a, struct expr);
 
@@ -97,10 +80,10 @@ static struct expr *resolve(struct builder *b, const struct qexpr *q, const stru
 
         switch (h->kind) {
         case HOLE_COLUMN:
-            c = s != NULL ? look_up(s, h) : NULL;
+            c = s != NULL ? build_look_up(s, h) : NULL;
             if (c == NULL)
-                return refuse(b, REFUSAL_OTHER,
-                              arena_printf(b->a, "the column reference %s", h->name));
+                return build_refuse(b, REFUSAL_OTHER,
+                                    arena_printf(b->a, "the column reference %s", h->name));
             e->holes[i].column = c->column;
             break;
         case HOLE_GROUP:
@@ -116,8 +99,8 @@ static struct expr *resolve(struct builder *b, const struct qexpr *q, const stru
     }
     if (q->compare_op != NULL) {
         e->compare_op = q->compare_op;
-        e->compare_value = resolve(b, q->compare_value, s, n_groups);
-        e->compare_time = resolve(b, q->compare_time, s, n_groups);
+        e->compare_value = build_resolve(b, q->compare_value, s, n_groups);
+        e->compare_time = build_resolve(b, q->compare_time, s, n_groups);
         if (e->compare_value == NULL || e->compare_time == NULL)
             return NULL;
     }
@@ -131,7 +114,7 @@ int expr_plain_column(const struct expr *e)
                : -1;
 }
 
-static struct expr *column_expr(struct builder *b, int column)
+struct expr *build_column_expr(struct builder *b, int column)
 {
     struct expr *e = arena_new(b->a, struct expr);
 
@@ -143,7 +126,7 @@ static struct expr *column_expr(struct builder *b, int column)
 }
 
 /* (a) AND (b) AND …, flat however many: PostgreSQL's parser bounds nesting. NULL for none. */
-static struct expr *expr_all(struct builder *b, struct expr *const *parts, int n)
+struct expr *build_expr_all(struct builder *b, struct expr *const *parts, int n)
 {
     struct expr *e;
     struct text t;
@@ -194,24 +177,24 @@ static bool is_column_equality(const struct expr *e, int *x, int *y)
 
 /* ---- operators ----------------------------------------------------------------------------- */
 
-static struct op *new_filter(struct builder *b, struct op *child, struct expr *predicate)
+struct op *build_filter(struct builder *b, struct op *child, struct expr *predicate)
 {
     struct op *op;
 
     if (predicate == NULL || child == NULL)
         return child;
-    op = new_op(b, OP_FILTER, child->n_columns);
+    op = build_new_op(b, OP_FILTER, child->n_columns);
     op->left = child;
     op->predicate = predicate;
     memcpy(op->columns, child->columns, sizeof(*op->columns) * (size_t)child->n_columns);
     if (child->has_key)
-        set_key(b, op, child->key, child->n_key);
+        build_set_key(b, op, child->key, child->n_key);
     return op;
 }
 
 /* Named outputs, then the child's key where the named ones lack it. */
-static struct op *new_project(struct builder *b, struct op *child, struct expr **exprs,
-                              const char **names, int n)
+struct op *build_project(struct builder *b, struct op *child, struct expr **exprs,
+                         const char **names, int n)
 {
     int n_key = child->has_key ? child->n_key : 0;
     int *key = arena_new_array(b->a, int, (size_t)n_key);
@@ -227,10 +210,10 @@ static struct op *new_project(struct builder *b, struct op *child, struct expr *
                 key[k] = i;
         if (key[k] < 0) {
             key[k] = n_all;
-            all[n_all++] = column_expr(b, child->key[k]);
+            all[n_all++] = build_column_expr(b, child->key[k]);
         }
     }
-    op = new_op(b, OP_PROJECT, n_all);
+    op = build_new_op(b, OP_PROJECT, n_all);
     op->left = child;
     op->exprs = all;
     op->n_exprs = n_all;
@@ -241,7 +224,7 @@ static struct op *new_project(struct builder *b, struct op *child, struct expr *
         op->columns[i].not_null = plain >= 0 && child->columns[plain].not_null;
     }
     if (child->has_key)
-        set_key(b, op, key, n_key);
+        build_set_key(b, op, key, n_key);
     return op;
 }
 
@@ -268,10 +251,10 @@ static bool key_is_equated(struct op *side, int offset, int other_from, int othe
     return true;
 }
 
-static struct op *new_join(struct builder *b, enum op_kind kind, struct op *l, struct op *r,
-                           struct expr **conjuncts, int n)
+struct op *build_join_op(struct builder *b, enum op_kind kind, struct op *l, struct op *r,
+                         struct expr **conjuncts, int n)
 {
-    struct op *op = new_op(b, kind, l->n_columns + r->n_columns);
+    struct op *op = build_new_op(b, kind, l->n_columns + r->n_columns);
     int nl = l->n_columns;
     bool right_single = key_is_equated(r, nl, 0, nl, conjuncts, n);
     bool left_single = kind == OP_JOIN && key_is_equated(l, 0, nl, nl + r->n_columns, conjuncts, n);
@@ -280,7 +263,7 @@ static struct op *new_join(struct builder *b, enum op_kind kind, struct op *l, s
 
     op->left = l;
     op->right = r;
-    op->predicate = expr_all(b, conjuncts, n);
+    op->predicate = build_expr_all(b, conjuncts, n);
     memcpy(op->columns, l->columns, sizeof(*op->columns) * (size_t)nl);
     for (int i = 0; i < r->n_columns; i++) {
         op->columns[nl + i] = r->columns[i];
@@ -288,22 +271,22 @@ static struct op *new_join(struct builder *b, enum op_kind kind, struct op *l, s
             op->columns[nl + i].not_null = false;
     }
     if (right_single && l->has_key) {
-        set_key(b, op, l->key, l->n_key);
+        build_set_key(b, op, l->key, l->n_key);
     } else if (l->has_key && r->has_key) {
         for (int i = 0; !left_single && i < l->n_key; i++)
             key[n_key++] = l->key[i];
         for (int i = 0; i < r->n_key; i++)
             key[n_key++] = r->key[i] + nl;
-        set_key(b, op, key, n_key);
+        build_set_key(b, op, key, n_key);
     }
     return op;
 }
 
-static struct op *new_group(struct builder *b, struct op *child, struct expr **keys,
-                            const char **names, int n_keys, struct op_aggregate *aggregates,
-                            int n_aggregates)
+struct op *build_group_op(struct builder *b, struct op *child, struct expr **keys,
+                          const char **names, int n_keys, struct op_aggregate *aggregates,
+                          int n_aggregates)
 {
-    struct op *op = new_op(b, OP_GROUP, n_keys + n_aggregates);
+    struct op *op = build_new_op(b, OP_GROUP, n_keys + n_aggregates);
     int *key = arena_new_array(b->a, int, (size_t)n_keys);
 
     op->left = child;
@@ -324,16 +307,14 @@ static struct op *new_group(struct builder *b, struct op *child, struct expr **k
         op->columns[n_keys + i].name = aggregates[i].function;
         op->columns[n_keys + i].not_null = strcmp(aggregates[i].function, "count") == 0;
     }
-    set_key(b, op, key, n_keys);
+    build_set_key(b, op, key, n_keys);
     return op;
 }
 
 /* ---- FROM ---------------------------------------------------------------------------------- */
 
-static struct op *build_query(struct builder *b, const struct query *q, int *n_named);
-
-static void scope_add(struct builder *b, struct scope *s, const char *qualifier, const char *name,
-                      int column)
+void build_scope_add(struct builder *b, struct scope *s, const char *qualifier, const char *name,
+                     int column)
 {
     struct scope_column *more = arena_new_array(b->a, struct scope_column, (size_t)s->n + 1);
 
@@ -344,7 +325,7 @@ static void scope_add(struct builder *b, struct scope *s, const char *qualifier,
     s->n++;
 }
 
-static const char *column_name(const struct from_item *item, int i, const char *own)
+const char *build_column_name(const struct from_item *item, int i, const char *own)
 {
     return i < item->n_column_aliases ? item->column_aliases[i] : own;
 }
@@ -375,8 +356,8 @@ static struct op *build_scan(struct builder *b, const struct from_item *item, st
             strcmp(b->cat->tables[i].schema, item->schema) == 0)
             table = &b->cat->tables[i];
     if (table == NULL)
-        return refuse(b, REFUSAL_OTHER, "this source");
-    op = new_op(b, OP_SCAN, table->n_columns);
+        return build_refuse(b, REFUSAL_OTHER, "this source");
+    op = build_new_op(b, OP_SCAN, table->n_columns);
     op->table = table;
     op->source = source_index(b, table);
     for (int i = 0; i < table->n_columns; i++) {
@@ -384,20 +365,19 @@ static struct op *build_scan(struct builder *b, const struct from_item *item, st
         op->columns[i].not_null = table->columns[i].not_null;
         if (table->is_stream_table && strncmp(table->columns[i].name, "__pgt_", 6) == 0)
             continue;
-        scope_add(b, s, item->alias, column_name(item, named, table->columns[i].name), i);
+        build_scope_add(b, s, item->alias, build_column_name(item, named, table->columns[i].name),
+                        i);
         named++;
     }
     for (int k = 0; k < table->n_keys && !op->has_key; k++)
-        set_key(b, op, table->keys[k].columns, table->keys[k].n);
+        build_set_key(b, op, table->keys[k].columns, table->keys[k].n);
     return op;
 }
 
-static struct op *build_from(struct builder *b, const struct from_item *item, struct scope *s);
-
 /* The conjuncts of q, resolved; those that use time are set apart. */
-static bool split_conjuncts(struct builder *b, const struct qexpr *q, const struct scope *s,
-                            int n_groups, struct expr ***plain, int *n_plain, struct expr ***timed,
-                            int *n_timed)
+bool build_split_conjuncts(struct builder *b, const struct qexpr *q, const struct scope *s,
+                           int n_groups, struct expr ***plain, int *n_plain, struct expr ***timed,
+                           int *n_timed)
 {
     int n = q == NULL ? 0 : q->n_conjuncts > 0 ? q->n_conjuncts : 1;
 
@@ -405,7 +385,7 @@ static bool split_conjuncts(struct builder *b, const struct qexpr *q, const stru
     *timed = arena_new_array(b->a, struct expr *, (size_t)n);
     *n_plain = *n_timed = 0;
     for (int i = 0; i < n; i++) {
-        struct expr *e = resolve(b, q->n_conjuncts > 0 ? q->conjuncts[i] : q, s, n_groups);
+        struct expr *e = build_resolve(b, q->n_conjuncts > 0 ? q->conjuncts[i] : q, s, n_groups);
 
         if (e == NULL)
             return false;
@@ -430,26 +410,27 @@ static struct op *build_join(struct builder *b, const struct from_item *item, st
     if (r == NULL)
         return NULL;
     for (int i = 0; i < left.n; i++)
-        scope_add(b, s, left.columns[i].qualifier, left.columns[i].name, left.columns[i].column);
+        build_scope_add(b, s, left.columns[i].qualifier, left.columns[i].name,
+                        left.columns[i].column);
     for (int i = 0; i < left.n; i++)
         s->columns[i].merged_away = left.columns[i].merged_away;
     for (int i = 0; i < right.n; i++) {
-        scope_add(b, s, right.columns[i].qualifier, right.columns[i].name,
-                  right.columns[i].column + l->n_columns);
+        build_scope_add(b, s, right.columns[i].qualifier, right.columns[i].name,
+                        right.columns[i].column + l->n_columns);
         s->columns[s->n - 1].merged_away = right.columns[i].merged_away;
     }
-    if (!split_conjuncts(b, item->on, s, 0, &on, &n_on, &timed, &n_timed))
+    if (!build_split_conjuncts(b, item->on, s, 0, &on, &n_on, &timed, &n_timed))
         return NULL;
     if (item->n_using > 0)
         on = arena_new_array(b->a, struct expr *, (size_t)item->n_using);
     for (int u = 0; u < item->n_using; u++) {
         struct hole bare = { .kind = HOLE_COLUMN, .name = item->using_columns[u] };
-        const struct scope_column *x = look_up(&left, &bare);
-        const struct scope_column *y = look_up(&right, &bare);
+        const struct scope_column *x = build_look_up(&left, &bare);
+        const struct scope_column *y = build_look_up(&right, &bare);
         struct expr *e = arena_new(b->a, struct expr);
 
         if (x == NULL || y == NULL)
-            return refuse(b, REFUSAL_OTHER, "this USING");
+            return build_refuse(b, REFUSAL_OTHER, "this USING");
         e->text = "__pgth0x = __pgth1x";
         e->n_holes = 2;
         e->holes = arena_new_array(b->a, struct expr_hole, 2);
@@ -461,14 +442,14 @@ static struct op *build_join(struct builder *b, const struct from_item *item, st
                 s->columns[i].merged_away = true;
     }
     if (n_timed > 0 && item->join != JOIN_INNER)
-        return refuse(b, REFUSAL_TIME, "the current time in the ON of an outer join");
-    op = new_join(b, item->join == JOIN_INNER ? OP_JOIN : OP_LEFT_JOIN, l, r, on, n_on);
+        return build_refuse(b, REFUSAL_TIME, "the current time in the ON of an outer join");
+    op = build_join_op(b, item->join == JOIN_INNER ? OP_JOIN : OP_LEFT_JOIN, l, r, on, n_on);
     for (int i = 0; i < n_timed; i++)
-        op = new_filter(b, op, timed[i]);
+        op = build_filter(b, op, timed[i]);
     return op;
 }
 
-static struct op *build_from(struct builder *b, const struct from_item *item, struct scope *s)
+struct op *build_from(struct builder *b, const struct from_item *item, struct scope *s)
 {
     struct op *op;
     int n_named;
@@ -481,7 +462,8 @@ static struct op *build_from(struct builder *b, const struct from_item *item, st
     case FROM_SUBQUERY:
         op = build_query(b, item->subquery, &n_named);
         for (int i = 0; op != NULL && i < n_named; i++)
-            scope_add(b, s, item->alias, column_name(item, i, item->subquery->targets[i].name), i);
+            build_scope_add(b, s, item->alias,
+                            build_column_name(item, i, item->subquery->targets[i].name), i);
         return op;
     }
     return NULL;
@@ -495,7 +477,7 @@ static bool within(const struct expr *e, int from, int to)
     return true;
 }
 
-static struct expr *shifted(struct builder *b, const struct expr *e, int by)
+struct expr *build_shifted(struct builder *b, const struct expr *e, int by)
 {
     struct expr *s = arena_new(b->a, struct expr);
 
@@ -526,13 +508,13 @@ static struct op *build_from_where(struct builder *b, const struct query *q, str
         if (items[i] == NULL)
             return NULL;
         for (int c = 0; c < own.n; c++) {
-            scope_add(b, s, own.columns[c].qualifier, own.columns[c].name,
-                      own.columns[c].column + start[i]);
+            build_scope_add(b, s, own.columns[c].qualifier, own.columns[c].name,
+                            own.columns[c].column + start[i]);
             s->columns[s->n - 1].merged_away = own.columns[c].merged_away;
         }
         start[i + 1] = start[i] + items[i]->n_columns;
     }
-    if (!split_conjuncts(b, q->where, s, 0, &plain, &n_plain, &timed, &n_timed))
+    if (!build_split_conjuncts(b, q->where, s, 0, &plain, &n_plain, &timed, &n_timed))
         return NULL;
     for (int i = 0; i < q->n_from; i++) {
         struct expr **here = arena_new_array(b->a, struct expr *, (size_t)n_plain);
@@ -543,18 +525,18 @@ static struct op *build_from_where(struct builder *b, const struct query *q, str
             if (plain[c] == NULL)
                 continue;
             if (within(plain[c], start[i], start[i + 1]))
-                own[n_own++] = shifted(b, plain[c], -start[i]);
+                own[n_own++] = build_shifted(b, plain[c], -start[i]);
             else if (i > 0 && within(plain[c], 0, start[i + 1]))
                 here[n_here++] = plain[c];
             else
                 continue;
             plain[c] = NULL;
         }
-        items[i] = new_filter(b, items[i], expr_all(b, own, n_own));
-        op = op == NULL ? items[i] : new_join(b, OP_JOIN, op, items[i], here, n_here);
+        items[i] = build_filter(b, items[i], build_expr_all(b, own, n_own));
+        op = op == NULL ? items[i] : build_join_op(b, OP_JOIN, op, items[i], here, n_here);
     }
     for (int i = 0; i < n_timed; i++)
-        op = new_filter(b, op, timed[i]);
+        op = build_filter(b, op, timed[i]);
     return op;
 }
 
@@ -567,11 +549,11 @@ static struct op *build_grouping(struct builder *b, const struct query *q, struc
     struct op_aggregate *aggs = arena_new_array(b->a, struct op_aggregate, (size_t)q->n_aggs);
 
     for (int i = 0; i < q->n_groups; i++) {
-        keys[i] = resolve(b, q->groups[i], s, 0);
+        keys[i] = build_resolve(b, q->groups[i], s, 0);
         if (keys[i] == NULL)
             return NULL;
         if (keys[i]->uses_time)
-            return refuse(b, REFUSAL_TIME, "the current time outside WHERE and HAVING");
+            return build_refuse(b, REFUSAL_TIME, "the current time outside WHERE and HAVING");
     }
     for (int i = 0; i < q->n_aggs; i++) {
         const struct qagg *agg = q->aggs[i];
@@ -579,18 +561,18 @@ static struct op *build_grouping(struct builder *b, const struct query *q, struc
         aggs[i].function = agg->function;
         aggs[i].star = agg->star;
         aggs[i].distinct = agg->distinct;
-        if (agg->arg != NULL && (aggs[i].arg = resolve(b, agg->arg, s, 0)) == NULL)
+        if (agg->arg != NULL && (aggs[i].arg = build_resolve(b, agg->arg, s, 0)) == NULL)
             return NULL;
-        if (agg->filter != NULL && (aggs[i].filter = resolve(b, agg->filter, s, 0)) == NULL)
+        if (agg->filter != NULL && (aggs[i].filter = build_resolve(b, agg->filter, s, 0)) == NULL)
             return NULL;
         if ((aggs[i].arg != NULL && aggs[i].arg->uses_time) ||
             (aggs[i].filter != NULL && aggs[i].filter->uses_time))
-            return refuse(b, REFUSAL_TIME, "the current time outside WHERE and HAVING");
+            return build_refuse(b, REFUSAL_TIME, "the current time outside WHERE and HAVING");
     }
-    return new_group(b, child, keys, NULL, q->n_groups, aggs, q->n_aggs);
+    return build_group_op(b, child, keys, NULL, q->n_groups, aggs, q->n_aggs);
 }
 
-static bool covers_key(const struct op *child, struct expr **exprs, int n)
+bool build_covers_key(const struct op *child, struct expr **exprs, int n)
 {
     if (!child->has_key)
         return false;
@@ -613,13 +595,13 @@ static struct op *build_distinct_on(struct builder *b, const struct query *q, st
     int *key;
 
     for (int i = 0; i < q->n_distinct_on; i++) {
-        keys[i] = resolve(b, q->distinct_on[i], s, q->n_groups);
+        keys[i] = build_resolve(b, q->distinct_on[i], s, q->n_groups);
         if (keys[i] == NULL)
             return NULL;
         if (keys[i]->uses_time)
-            return refuse(b, REFUSAL_TIME, "the current time outside WHERE and HAVING");
+            return build_refuse(b, REFUSAL_TIME, "the current time outside WHERE and HAVING");
     }
-    if (covers_key(child, keys, q->n_distinct_on))
+    if (build_covers_key(child, keys, q->n_distinct_on))
         return child; /* one row a key already */
     /* The key expressions become columns, so that they can be the key. */
     {
@@ -629,7 +611,7 @@ static struct op *build_distinct_on(struct builder *b, const struct query *q, st
 
         key = arena_new_array(b->a, int, (size_t)q->n_distinct_on);
         for (int i = 0; i < n; i++) {
-            all[i] = column_expr(b, i);
+            all[i] = build_column_expr(b, i);
             names[i] = child->columns[i].name;
         }
         for (int i = 0; i < q->n_distinct_on; i++) {
@@ -640,15 +622,15 @@ static struct op *build_distinct_on(struct builder *b, const struct query *q, st
                 names[n++] = arena_printf(b->a, "key%d", i + 1);
             }
         }
-        child = new_project(b, child, all, names, n);
+        child = build_project(b, child, all, names, n);
     }
-    op = new_op(b, OP_DISTINCT_ON, child->n_columns);
+    op = build_new_op(b, OP_DISTINCT_ON, child->n_columns);
     op->left = child;
     memcpy(op->columns, child->columns, sizeof(*op->columns) * (size_t)child->n_columns);
     op->exprs = arena_new_array(b->a, struct expr *, (size_t)q->n_distinct_on);
     op->n_exprs = q->n_distinct_on;
     for (int i = 0; i < op->n_exprs; i++)
-        op->exprs[i] = column_expr(b, key[i]);
+        op->exprs[i] = build_column_expr(b, key[i]);
     op->n_sort = q->n_sort;
     op->sort = arena_new_array(b->a, struct expr *, (size_t)q->n_sort);
     op->sort_suffix = arena_new_array(b->a, const char *, (size_t)q->n_sort);
@@ -658,30 +640,30 @@ static struct op *build_distinct_on(struct builder *b, const struct query *q, st
             if (strcmp(q->sort[i].expr->key, q->distinct_on[k]->key) == 0)
                 op->sort[i] = op->exprs[k];
         if (op->sort[i] == NULL)
-            op->sort[i] = resolve(b, q->sort[i].expr, s, q->n_groups);
+            op->sort[i] = build_resolve(b, q->sort[i].expr, s, q->n_groups);
         op->sort_suffix[i] = q->sort[i].suffix;
         if (op->sort[i] == NULL)
             return NULL;
         if (op->sort[i]->uses_time)
-            return refuse(b, REFUSAL_TIME, "the current time outside WHERE and HAVING");
+            return build_refuse(b, REFUSAL_TIME, "the current time outside WHERE and HAVING");
     }
-    set_key(b, op, key, op->n_exprs);
+    build_set_key(b, op, key, op->n_exprs);
     return op;
 }
 
 /* DISTINCT over the first n columns. */
-static struct op *build_distinct(struct builder *b, struct op *child, int n)
+struct op *build_distinct(struct builder *b, struct op *child, int n)
 {
     struct expr **keys = arena_new_array(b->a, struct expr *, (size_t)n);
     const char **names = arena_new_array(b->a, const char *, (size_t)n);
 
     for (int i = 0; i < n; i++) {
-        keys[i] = column_expr(b, i);
+        keys[i] = build_column_expr(b, i);
         names[i] = child->columns[i].name;
     }
-    if (covers_key(child, keys, n))
+    if (build_covers_key(child, keys, n))
         return child;
-    return new_group(b, child, keys, names, n, NULL, 0);
+    return build_group_op(b, child, keys, names, n, NULL, 0);
 }
 
 static struct op *build_select(struct builder *b, const struct query *q)
@@ -702,47 +684,48 @@ static struct op *build_select(struct builder *b, const struct query *q)
         if (op == NULL)
             return NULL;
         names = NULL;
-        if (!split_conjuncts(b, q->having, NULL, q->n_groups, &plain, &n_plain, &timed, &n_timed))
+        if (!build_split_conjuncts(b, q->having, NULL, q->n_groups, &plain, &n_plain, &timed,
+                                   &n_timed))
             return NULL;
-        op = new_filter(b, op, expr_all(b, plain, n_plain));
+        op = build_filter(b, op, build_expr_all(b, plain, n_plain));
         for (int i = 0; i < n_timed; i++)
-            op = new_filter(b, op, timed[i]);
+            op = build_filter(b, op, timed[i]);
     }
     if (q->distinct == DISTINCT_ON && (op = build_distinct_on(b, q, op, names)) == NULL)
         return NULL;
     for (int i = 0; i < q->n_targets; i++) {
-        outputs[i] = resolve(b, q->targets[i].expr, names, q->n_groups);
+        outputs[i] = build_resolve(b, q->targets[i].expr, names, q->n_groups);
         output_names[i] = q->targets[i].name;
         if (outputs[i] == NULL)
             return NULL;
         if (outputs[i]->uses_time)
-            return refuse(b, REFUSAL_TIME, "the current time outside WHERE and HAVING");
+            return build_refuse(b, REFUSAL_TIME, "the current time outside WHERE and HAVING");
     }
-    op = new_project(b, op, outputs, output_names, q->n_targets);
+    op = build_project(b, op, outputs, output_names, q->n_targets);
     if (q->distinct == DISTINCT_ROWS)
         op = build_distinct(b, op, q->n_targets);
     return op;
 }
 
 /* Only the named columns, without those that carry keys. */
-static struct op *named_only(struct builder *b, struct op *child, int n)
+struct op *build_named_only(struct builder *b, struct op *child, int n)
 {
     struct op *op;
 
     if (child->n_columns == n)
         return child;
-    op = new_op(b, OP_PROJECT, n);
+    op = build_new_op(b, OP_PROJECT, n);
     op->left = child;
     op->n_exprs = n;
     op->exprs = arena_new_array(b->a, struct expr *, (size_t)n);
     for (int i = 0; i < n; i++) {
-        op->exprs[i] = column_expr(b, i);
+        op->exprs[i] = build_column_expr(b, i);
         op->columns[i] = child->columns[i];
     }
     return op;
 }
 
-static struct op *build_query(struct builder *b, const struct query *q, int *n_named)
+struct op *build_query(struct builder *b, const struct query *q, int *n_named)
 {
     struct op *l, *r, *op;
 
@@ -754,9 +737,9 @@ static struct op *build_query(struct builder *b, const struct query *q, int *n_n
     *n_named = q->n_targets;
     if (r == NULL)
         return NULL;
-    l = named_only(b, l, q->n_targets);
-    r = named_only(b, r, q->n_targets);
-    op = new_op(b, OP_UNION_ALL, q->n_targets);
+    l = build_named_only(b, l, q->n_targets);
+    r = build_named_only(b, r, q->n_targets);
+    op = build_new_op(b, OP_UNION_ALL, q->n_targets);
     op->left = l;
     op->right = r;
     for (int i = 0; i < op->n_columns; i++) {

@@ -8,12 +8,11 @@
  */
 #include "dvm/sql_parse.h"
 
-#include <pg_query.h>
-#include <pg_query/pg_query.pb-c.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/text.h"
+#include "dvm/sql_parse_internal.h"
 
 /* Longer text is not parsed: nesting costs at least six bytes a level in canonical text (two in a
  * user's), and the converter's recursion about two kilobytes of stack (compile.c gives 64 MB). */
@@ -21,25 +20,9 @@
 #define USER_TEXT_MAX ((size_t)48 * 1024)
 #define VIEW_DEPTH_MAX 32
 
-typedef PgQuery__Node Node; /* a name of libpg_query's, shortened */
-
-struct cte_scope {
-    const char *name;
-    PgQuery__CommonTableExpr *cte;
-    struct cte_scope *outer; /* what the CTE itself may see */
-};
-
-struct parser {
-    struct arena *a;
-    const struct catalog *cat;
-    struct refusal *refused;
-    ProtobufCAllocator allocator;
-    int view_depth;
-};
-
 /* ---- refusals ----------------------------------------------------------------------------- */
 
-static void *refuse(struct parser *p, enum refusal_kind kind, const char *what, const char *name)
+void *parse_refuse(struct parser *p, enum refusal_kind kind, const char *what, const char *name)
 {
     if (p->refused->kind == REFUSAL_NONE)
         *p->refused = (struct refusal){ .kind = kind, .what = what, .name = name };
@@ -72,7 +55,7 @@ static PgQuery__ParseResult *parse_text(struct parser *p, const char *sql)
 }
 
 /* Calls visit on each message directly below m that is a Node, or inside one that is not. */
-static bool each_child(ProtobufCMessage *m, bool (*visit)(void *arg, Node *child), void *arg)
+bool parse_each_child(ProtobufCMessage *m, bool (*visit)(void *arg, Node *child), void *arg)
 {
     const ProtobufCMessageDescriptor *d = m->descriptor;
 
@@ -97,7 +80,7 @@ static bool each_child(ProtobufCMessage *m, bool (*visit)(void *arg, Node *child
             if (items[j]->descriptor == &pg_query__node__descriptor) {
                 if (!visit(arg, (Node *)(void *)items[j]))
                     return false;
-            } else if (!each_child(items[j], visit, arg)) {
+            } else if (!parse_each_child(items[j], visit, arg)) {
                 return false;
             }
         }
@@ -144,20 +127,20 @@ static struct str node_bytes(struct parser *p, Node *n)
     return (struct str){ (const char *)bytes, len };
 }
 
-static Node *node_copy(struct parser *p, Node *n)
+Node *parse_node_copy(struct parser *p, Node *n)
 {
     struct str bytes = node_bytes(p, n);
 
     return pg_query__node__unpack(&p->allocator, bytes.len, (const uint8_t *)bytes.ptr);
 }
 
-static const char *node_string(const Node *n)
+const char *parse_node_string(const Node *n)
 {
     return n != NULL && n->node_case == PG_QUERY__NODE__NODE_STRING ? n->string->sval : NULL;
 }
 
 /* The SQL of one expression; NULL when the deparser can't. */
-static const char *deparse(struct parser *p, Node *expr)
+const char *parse_deparse(struct parser *p, Node *expr)
 {
     PgQuery__ResTarget target = PG_QUERY__RES_TARGET__INIT;
     PgQuery__SelectStmt select = PG_QUERY__SELECT_STMT__INIT;
@@ -194,7 +177,7 @@ static const char *deparse(struct parser *p, Node *expr)
 }
 
 /* Whether text, parsed, is the tree that it was written from. */
-static bool is_faithful(struct parser *p, Node *expr, const char *text)
+bool parse_is_faithful(struct parser *p, Node *expr, const char *text)
 {
     PgQuery__ParseResult *again = parse_text(p, arena_printf(p->a, "SELECT %s", text));
     Node *stmt;
@@ -217,17 +200,7 @@ static bool is_faithful(struct parser *p, Node *expr, const char *text)
 
 /* ---- expressions --------------------------------------------------------------------------- */
 
-struct punch {
-    struct parser *p;
-    struct query *query; /* where aggregates and groups are collected */
-    bool grouped;        /* columns must be group expressions, aggregates are allowed */
-    struct qexpr *out;
-    int capacity;
-};
-
-static struct qexpr *to_qexpr(struct parser *p, struct query *q, Node *node, bool grouped);
-
-static void punch_hole(struct punch *c, Node *node, struct hole hole)
+void parse_punch_hole(struct punch *c, Node *node, struct hole hole)
 {
     PgQuery__ColumnRef *ref = arena_new(c->p->a, PgQuery__ColumnRef);
     PgQuery__String *string = arena_new(c->p->a, PgQuery__String);
@@ -255,9 +228,9 @@ static void punch_hole(struct punch *c, Node *node, struct hole hole)
     c->out->holes[c->out->n_holes++] = hole;
 }
 
-static bool is_aggregate(const struct parser *p, const PgQuery__FuncCall *f, const char **name)
+bool parse_is_aggregate(const struct parser *p, const PgQuery__FuncCall *f, const char **name)
 {
-    *name = node_string(f->funcname[f->n_funcname - 1]);
+    *name = parse_node_string(f->funcname[f->n_funcname - 1]);
     for (int i = 0; i < p->cat->n_functions; i++)
         if (p->cat->functions[i].aggregate && *name != NULL &&
             strcmp(p->cat->functions[i].name, *name) == 0)
@@ -285,26 +258,27 @@ static bool add_aggregate(struct punch *c, Node *node, const char *name)
     PgQuery__FuncCall *f = node->func_call;
     struct query *q = c->query;
     struct qagg *agg = arena_new(c->p->a, struct qagg);
-    const char *key = deparse(c->p, node);
+    const char *key = parse_deparse(c->p, node);
     struct qagg **more;
 
     if (f->n_funcname != 1 || !aggregate_is_supported(name) || f->agg_within_group ||
         f->n_agg_order > 0 || f->func_variadic || (!f->agg_star && f->n_args != 1)) {
-        refuse(c->p, REFUSAL_AGGREGATE, arena_printf(c->p->a, "the aggregate %s", name), name);
+        parse_refuse(c->p, REFUSAL_AGGREGATE, arena_printf(c->p->a, "the aggregate %s", name),
+                     name);
         return false;
     }
     for (int i = 0; key != NULL && i < q->n_aggs; i++) {
         if (strcmp(q->aggs[i]->key, key) == 0) {
-            punch_hole(c, node, (struct hole){ .kind = HOLE_AGG, .index = i });
+            parse_punch_hole(c, node, (struct hole){ .kind = HOLE_AGG, .index = i });
             return true;
         }
     }
     agg->function = name;
     agg->star = f->agg_star;
     agg->distinct = f->agg_distinct;
-    if (!f->agg_star && (agg->arg = to_qexpr(c->p, q, f->args[0], false)) == NULL)
+    if (!f->agg_star && (agg->arg = parse_expr(c->p, q, f->args[0], false)) == NULL)
         return false;
-    if (f->agg_filter != NULL && (agg->filter = to_qexpr(c->p, q, f->agg_filter, false)) == NULL)
+    if (f->agg_filter != NULL && (agg->filter = parse_expr(c->p, q, f->agg_filter, false)) == NULL)
         return false;
     agg->key = key;
     more = arena_new_array(c->p->a, struct qagg *, (size_t)q->n_aggs + 1);
@@ -312,7 +286,7 @@ static bool add_aggregate(struct punch *c, Node *node, const char *name)
         memcpy(more, q->aggs, sizeof(*more) * (size_t)q->n_aggs);
     more[q->n_aggs] = agg;
     q->aggs = more;
-    punch_hole(c, node, (struct hole){ .kind = HOLE_AGG, .index = q->n_aggs++ });
+    parse_punch_hole(c, node, (struct hole){ .kind = HOLE_AGG, .index = q->n_aggs++ });
     return true;
 }
 
@@ -334,11 +308,11 @@ static bool punch_column(struct punch *c, Node *node)
     const char *parts[3] = { NULL, NULL, NULL };
 
     if (ref->n_fields < 1 || ref->n_fields > 3)
-        return refuse(c->p, REFUSAL_OTHER, "this column reference", NULL) != NULL;
+        return parse_refuse(c->p, REFUSAL_OTHER, "this column reference", NULL) != NULL;
     for (size_t i = 0; i < ref->n_fields; i++) {
-        parts[3 - ref->n_fields + i] = node_string(ref->fields[i]);
-        if (node_string(ref->fields[i]) == NULL)
-            return refuse(c->p, REFUSAL_OTHER, "whole-row references", NULL) != NULL;
+        parts[3 - ref->n_fields + i] = parse_node_string(ref->fields[i]);
+        if (parse_node_string(ref->fields[i]) == NULL)
+            return parse_refuse(c->p, REFUSAL_OTHER, "whole-row references", NULL) != NULL;
     }
     hole.schema = parts[0];
     hole.qualifier = parts[1];
@@ -346,21 +320,21 @@ static bool punch_column(struct punch *c, Node *node)
     if (c->grouped) {
         /* A column that GROUP BY's key determines (grouped by a primary key): adding it to the
          * key leaves the groups as they are. */
-        Node *copy = node_copy(c->p, node);
-        struct qexpr *column = to_qexpr(c->p, c->query, copy, false);
+        Node *copy = parse_node_copy(c->p, node);
+        struct qexpr *column = parse_expr(c->p, c->query, copy, false);
 
         if (column == NULL)
             return false;
         hole = (struct hole){ .kind = HOLE_GROUP, .index = add_group(c->p, c->query, column) };
     }
-    punch_hole(c, node, hole);
+    parse_punch_hole(c, node, hole);
     return true;
 }
 
 /* now() and its kin; NULL when it is none. The answer is the type to cast the refresh's time to. */
-static const char *time_function(const PgQuery__FuncCall *f)
+static const char *parse_time_function(const PgQuery__FuncCall *f)
 {
-    const char *name = node_string(f->funcname[f->n_funcname - 1]);
+    const char *name = parse_node_string(f->funcname[f->n_funcname - 1]);
 
     if (name == NULL || f->n_funcname != 1 || f->n_args != 0)
         return NULL;
@@ -421,7 +395,7 @@ static bool find_equality(void *arg, Node *node)
     *found =
         *found || means_equality(node) ||
         (node->node_case == PG_QUERY__NODE__NODE_JOIN_EXPR && node->join_expr->n_using_clause > 0);
-    return *found || each_child((ProtobufCMessage *)node->column_ref, find_equality, found);
+    return *found || parse_each_child((ProtobufCMessage *)node->column_ref, find_equality, found);
 }
 
 #define UNCERTAIN_EQUALITY                                                                         \
@@ -434,7 +408,7 @@ static bool has_column(void *arg, Node *node)
     if (node->node_case == PG_QUERY__NODE__NODE_COLUMN_REF)
         *found = true;
     return *found || node->node_case == PG_QUERY__NODE__NODE__NOT_SET ||
-           each_child((ProtobufCMessage *)node->column_ref, has_column, found);
+           parse_each_child((ProtobufCMessage *)node->column_ref, has_column, found);
 }
 
 /* 'now'::text::date and its like: a constant in disguise, whose value is the time at which it is
@@ -445,7 +419,7 @@ static bool reads_clock(const PgQuery__TypeCast *cast)
         "date", "time", "timetz", "timestamp", "timestamptz", NULL
     };
     const PgQuery__TypeName *type = cast->type_name;
-    const char *name = type->n_names > 0 ? node_string(type->names[type->n_names - 1]) : NULL;
+    const char *name = type->n_names > 0 ? parse_node_string(type->names[type->n_names - 1]) : NULL;
     bool columns = false;
 
     if (name == NULL || cast->arg->node_case == PG_QUERY__NODE__NODE_A_CONST)
@@ -463,7 +437,7 @@ static bool reads_clock(const PgQuery__TypeCast *cast)
 static bool names_objects(const PgQuery__TypeCast *cast)
 {
     const PgQuery__TypeName *type = cast->type_name;
-    const char *name = type->n_names > 0 ? node_string(type->names[type->n_names - 1]) : NULL;
+    const char *name = type->n_names > 0 ? parse_node_string(type->names[type->n_names - 1]) : NULL;
 
     return name != NULL && strncmp(name, "reg", 3) == 0;
 }
@@ -471,69 +445,67 @@ static bool names_objects(const PgQuery__TypeCast *cast)
 static bool punch_time(struct punch *c, Node *node, const char *type)
 {
     c->out->uses_time = true;
-    punch_hole(c, node, (struct hole){ .kind = HOLE_TIME, .name = type });
+    parse_punch_hole(c, node, (struct hole){ .kind = HOLE_TIME, .name = type });
     return true;
 }
 
-static bool punch_node(void *arg, Node *node);
-
-static bool punch_children(struct punch *c, Node *node)
+bool parse_punch_children(struct punch *c, Node *node)
 {
     /* The union's members are all pointers to messages. */
-    return each_child((ProtobufCMessage *)node->column_ref, punch_node, c);
+    return parse_each_child((ProtobufCMessage *)node->column_ref, parse_punch_node, c);
 }
 
-static bool punch_node(void *arg, Node *node)
+bool parse_punch_node(void *arg, Node *node)
 {
     struct punch *c = arg;
     const char *name;
 
     if (c->grouped && c->query->n_groups > 0 && node->node_case != PG_QUERY__NODE__NODE_A_CONST &&
         node->node_case != PG_QUERY__NODE__NODE_STRING) {
-        const char *key = deparse(c->p, node);
+        const char *key = parse_deparse(c->p, node);
 
         for (int i = 0; key != NULL && i < c->query->n_groups; i++) {
             if (strcmp(c->query->groups[i]->key, key) == 0) {
-                punch_hole(c, node, (struct hole){ .kind = HOLE_GROUP, .index = i });
+                parse_punch_hole(c, node, (struct hole){ .kind = HOLE_GROUP, .index = i });
                 return true;
             }
         }
     }
     if (means_equality(node) && !equality_is_certain(c->p->cat))
-        return refuse(c->p, REFUSAL_OTHER, UNCERTAIN_EQUALITY, NULL) != NULL;
+        return parse_refuse(c->p, REFUSAL_OTHER, UNCERTAIN_EQUALITY, NULL) != NULL;
     switch ((int)node->node_case) {
     case PG_QUERY__NODE__NODE_COLUMN_REF:
         return punch_column(c, node);
     case PG_QUERY__NODE__NODE_TYPE_CAST:
         if (reads_clock(node->type_cast))
-            return refuse(c->p, REFUSAL_OTHER, "a text that is read as a date or time", NULL) !=
-                   NULL;
+            return parse_refuse(c->p, REFUSAL_OTHER, "a text that is read as a date or time",
+                                NULL) != NULL;
         if (names_objects(node->type_cast))
-            return refuse(c->p, REFUSAL_OTHER, "names of database objects", NULL) != NULL;
-        return punch_children(c, node);
+            return parse_refuse(c->p, REFUSAL_OTHER, "names of database objects", NULL) != NULL;
+        return parse_punch_children(c, node);
     case PG_QUERY__NODE__NODE_FUNC_CALL:
         if (node->func_call->over != NULL)
-            return refuse(c->p, REFUSAL_WINDOW, "window functions", NULL) != NULL;
-        if (is_aggregate(c->p, node->func_call, &name)) {
+            return parse_refuse(c->p, REFUSAL_WINDOW, "window functions", NULL) != NULL;
+        if (parse_is_aggregate(c->p, node->func_call, &name)) {
             if (!c->grouped)
-                return refuse(c->p, REFUSAL_AGGREGATE, "nested aggregates", name) != NULL;
+                return parse_refuse(c->p, REFUSAL_AGGREGATE, "nested aggregates", name) != NULL;
             return add_aggregate(c, node, name);
         }
         if (node->func_call->n_agg_order > 0 || node->func_call->agg_filter != NULL ||
             node->func_call->agg_within_group || node->func_call->agg_star)
-            return refuse(c->p, REFUSAL_AGGREGATE, "this aggregate", name) != NULL;
-        if (time_function(node->func_call) != NULL)
-            return punch_time(c, node, time_function(node->func_call));
-        return punch_children(c, node);
+            return parse_refuse(c->p, REFUSAL_AGGREGATE, "this aggregate", name) != NULL;
+        if (parse_time_function(node->func_call) != NULL)
+            return punch_time(c, node, parse_time_function(node->func_call));
+        return parse_punch_children(c, node);
     case PG_QUERY__NODE__NODE_SQLVALUE_FUNCTION:
         if (time_value(node->sqlvalue_function) == NULL)
-            return refuse(c->p, REFUSAL_FUNCTION, "an expression that depends on the session",
-                          NULL) != NULL;
+            return parse_refuse(c->p, REFUSAL_FUNCTION, "an expression that depends on the session",
+                                NULL) != NULL;
         return punch_time(c, node, time_value(node->sqlvalue_function));
     case PG_QUERY__NODE__NODE_SUB_LINK:
-        return refuse(c->p, REFUSAL_SUBLINK, "subqueries in expressions", NULL) != NULL;
+        return parse_refuse(c->p, REFUSAL_SUBLINK, "subqueries in expressions", NULL) != NULL;
     case PG_QUERY__NODE__NODE_GROUPING_FUNC:
-        return refuse(c->p, REFUSAL_GROUPING_SETS, "grouping sets", NULL) != NULL;
+        return parse_refuse(c->p, REFUSAL_GROUPING_SETS, "grouping sets", NULL) != NULL;
     case PG_QUERY__NODE__NODE_A_CONST:
     case PG_QUERY__NODE__NODE_STRING:
     case PG_QUERY__NODE__NODE_INTEGER:
@@ -554,9 +526,9 @@ static bool punch_node(void *arg, Node *node)
     case PG_QUERY__NODE__NODE_A_INDICES:
     case PG_QUERY__NODE__NODE_LIST:
     case PG_QUERY__NODE__NODE_NAMED_ARG_EXPR:
-        return punch_children(c, node);
+        return parse_punch_children(c, node);
     default:
-        return refuse(c->p, REFUSAL_OTHER, "this kind of expression", NULL) != NULL;
+        return parse_refuse(c->p, REFUSAL_OTHER, "this kind of expression", NULL) != NULL;
     }
 }
 
@@ -585,11 +557,11 @@ static void note_comparison(struct parser *p, struct query *q, Node *node, bool 
         e->kind != PG_QUERY__A__EXPR__KIND__AEXPR_OP || e->n_name != 1 || e->lexpr == NULL ||
         e->rexpr == NULL)
         return;
-    op = node_string(e->name[0]);
+    op = parse_node_string(e->name[0]);
     if (op == NULL || flipped(op) == NULL)
         return;
-    left = to_qexpr(p, q, e->lexpr, grouped);
-    right = to_qexpr(p, q, e->rexpr, grouped);
+    left = parse_expr(p, q, e->lexpr, grouped);
+    right = parse_expr(p, q, e->rexpr, grouped);
     if (left == NULL || right == NULL || left->uses_time == right->uses_time)
         return;
     out->compare_op = left->uses_time ? flipped(op) : op;
@@ -598,28 +570,28 @@ static void note_comparison(struct parser *p, struct query *q, Node *node, bool 
 }
 
 /* The expression as text with holes; NULL when refused. node is left as it was. */
-static struct qexpr *to_qexpr(struct parser *p, struct query *q, Node *node, bool grouped)
+struct qexpr *parse_expr(struct parser *p, struct query *q, Node *node, bool grouped)
 {
-    Node *copy = node_copy(p, node);
+    Node *copy = parse_node_copy(p, node);
     struct punch c = { .p = p, .query = q, .grouped = grouped };
 
     c.out = arena_new(p->a, struct qexpr);
-    c.out->key = deparse(p, copy);
-    if (c.out->key == NULL || !is_faithful(p, copy, c.out->key))
-        return refuse(p, REFUSAL_OTHER, "this expression (it can't be written back faithfully)",
-                      NULL);
-    if (!punch_node(&c, copy))
+    c.out->key = parse_deparse(p, copy);
+    if (c.out->key == NULL || !parse_is_faithful(p, copy, c.out->key))
+        return parse_refuse(p, REFUSAL_OTHER,
+                            "this expression (it can't be written back faithfully)", NULL);
+    if (!parse_punch_node(&c, copy))
         return NULL;
-    c.out->text = deparse(p, copy);
-    if (c.out->text == NULL || !is_faithful(p, copy, c.out->text))
-        return refuse(p, REFUSAL_OTHER, "this expression (it can't be written back faithfully)",
-                      NULL);
+    c.out->text = parse_deparse(p, copy);
+    if (c.out->text == NULL || !parse_is_faithful(p, copy, c.out->text))
+        return parse_refuse(p, REFUSAL_OTHER,
+                            "this expression (it can't be written back faithfully)", NULL);
     if (node->node_case == PG_QUERY__NODE__NODE_BOOL_EXPR &&
         node->bool_expr->boolop == PG_QUERY__BOOL_EXPR_TYPE__AND_EXPR) {
         c.out->n_conjuncts = (int)node->bool_expr->n_args;
         c.out->conjuncts = arena_new_array(p->a, struct qexpr *, node->bool_expr->n_args);
         for (int i = 0; i < c.out->n_conjuncts; i++) {
-            c.out->conjuncts[i] = to_qexpr(p, q, node->bool_expr->args[i], grouped);
+            c.out->conjuncts[i] = parse_expr(p, q, node->bool_expr->args[i], grouped);
             if (c.out->conjuncts[i] == NULL)
                 return NULL;
         }
@@ -631,24 +603,22 @@ static struct qexpr *to_qexpr(struct parser *p, struct query *q, Node *node, boo
 
 /* ---- FROM ---------------------------------------------------------------------------------- */
 
-static struct query *to_query(struct parser *p, PgQuery__SelectStmt *s, struct cte_scope *ctes);
-
-static const char **strings(struct parser *p, Node **nodes, size_t n)
+const char **parse_strings(struct parser *p, Node **nodes, size_t n)
 {
     const char **out = arena_new_array(p->a, const char *, n);
 
     for (size_t i = 0; i < n; i++)
-        out[i] = node_string(nodes[i]);
+        out[i] = parse_node_string(nodes[i]);
     return out;
 }
 
-static void set_alias(struct parser *p, struct from_item *item, PgQuery__Alias *alias)
+void parse_set_alias(struct parser *p, struct from_item *item, PgQuery__Alias *alias)
 {
     if (alias == NULL)
         return;
     item->alias = alias->aliasname;
     item->n_column_aliases = (int)alias->n_colnames;
-    item->column_aliases = strings(p, alias->colnames, alias->n_colnames);
+    item->column_aliases = parse_strings(p, alias->colnames, alias->n_colnames);
 }
 
 static const struct cat_table *find_table(const struct catalog *cat, const char *schema,
@@ -670,14 +640,14 @@ static struct query *parse_select(struct parser *p, const char *sql)
     PgQuery__ParseResult *tree;
 
     if (strlen(sql) > CANONICAL_MAX)
-        return refuse(p, REFUSAL_OTHER, "a definition of this length", NULL);
+        return parse_refuse(p, REFUSAL_OTHER, "a definition of this length", NULL);
     if (strstr(sql, "__pgth") != NULL)
-        return refuse(p, REFUSAL_OTHER, "names that contain __pgth", NULL);
+        return parse_refuse(p, REFUSAL_OTHER, "names that contain __pgth", NULL);
     tree = parse_text(p, sql);
     if (tree == NULL || tree->n_stmts != 1 ||
         tree->stmts[0]->stmt->node_case != PG_QUERY__NODE__NODE_SELECT_STMT)
-        return refuse(p, REFUSAL_SYNTAX, "syntax newer than PostgreSQL 15's", NULL);
-    return to_query(p, tree->stmts[0]->stmt->select_stmt, NULL);
+        return parse_refuse(p, REFUSAL_SYNTAX, "syntax newer than PostgreSQL 15's", NULL);
+    return parse_query(p, tree->stmts[0]->stmt->select_stmt, NULL);
 }
 
 static struct from_item *view_item(struct parser *p, const struct cat_table *view,
@@ -688,7 +658,7 @@ static struct from_item *view_item(struct parser *p, const struct cat_table *vie
     int n_written;
 
     if (p->view_depth >= VIEW_DEPTH_MAX)
-        return refuse(p, REFUSAL_OTHER, "views nested this deep", NULL);
+        return parse_refuse(p, REFUSAL_OTHER, "views nested this deep", NULL);
     p->view_depth++;
     q = parse_select(p, view->view_definition);
     p->view_depth--;
@@ -697,7 +667,7 @@ static struct from_item *view_item(struct parser *p, const struct cat_table *vie
     item->kind = FROM_SUBQUERY;
     item->subquery = q;
     item->alias = view->name;
-    set_alias(p, item, alias);
+    parse_set_alias(p, item, alias);
     /* The view's column names, then the written ones over them. */
     n_written = item->n_column_aliases;
     if (n_written < view->n_columns) {
@@ -721,24 +691,24 @@ static struct from_item *range_var(struct parser *p, PgQuery__RangeVar *r, struc
         if (strcmp(c->name, r->relname) != 0)
             continue;
         if (c->cte->ctequery->node_case != PG_QUERY__NODE__NODE_SELECT_STMT)
-            return refuse(p, REFUSAL_OTHER, "a data-modifying WITH", NULL);
+            return parse_refuse(p, REFUSAL_OTHER, "a data-modifying WITH", NULL);
         item = arena_new(p->a, struct from_item);
         item->kind = FROM_SUBQUERY;
         item->alias = r->relname;
         item->n_column_aliases = (int)c->cte->n_aliascolnames;
-        item->column_aliases = strings(p, c->cte->aliascolnames, c->cte->n_aliascolnames);
-        set_alias(p, item, r->alias);
+        item->column_aliases = parse_strings(p, c->cte->aliascolnames, c->cte->n_aliascolnames);
+        parse_set_alias(p, item, r->alias);
         if (r->alias != NULL && r->alias->n_colnames == 0 && c->cte->n_aliascolnames > 0) {
             item->n_column_aliases = (int)c->cte->n_aliascolnames;
-            item->column_aliases = strings(p, c->cte->aliascolnames, c->cte->n_aliascolnames);
+            item->column_aliases = parse_strings(p, c->cte->aliascolnames, c->cte->n_aliascolnames);
         }
-        item->subquery = to_query(p, c->cte->ctequery->select_stmt, c->outer);
+        item->subquery = parse_query(p, c->cte->ctequery->select_stmt, c->outer);
         return item->subquery != NULL ? item : NULL;
     }
     table = find_table(p->cat, qualified ? r->schemaname : NULL, r->relname);
     if (table == NULL)
-        return refuse(p, REFUSAL_TABLE, arena_printf(p->a, "the source %s", r->relname),
-                      r->relname);
+        return parse_refuse(p, REFUSAL_TABLE, arena_printf(p->a, "the source %s", r->relname),
+                            r->relname);
     if (table->relkind == 'v')
         return view_item(p, table, r->alias);
     item = arena_new(p->a, struct from_item);
@@ -746,12 +716,9 @@ static struct from_item *range_var(struct parser *p, PgQuery__RangeVar *r, struc
     item->schema = table->schema;
     item->name = table->name;
     item->alias = table->name;
-    set_alias(p, item, r->alias);
+    parse_set_alias(p, item, r->alias);
     return item;
 }
-
-static struct from_item *to_from(struct parser *p, struct query *q, Node *n,
-                                 struct cte_scope *ctes);
 
 static struct from_item *join_expr(struct parser *p, struct query *q, PgQuery__JoinExpr *j,
                                    struct cte_scope *ctes)
@@ -770,24 +737,24 @@ static struct from_item *join_expr(struct parser *p, struct query *q, PgQuery__J
         item->join = JOIN_RIGHT;
         break;
     default:
-        return refuse(p, REFUSAL_FULL_JOIN, "FULL JOIN", NULL);
+        return parse_refuse(p, REFUSAL_FULL_JOIN, "FULL JOIN", NULL);
     }
     if (j->alias != NULL || j->join_using_alias != NULL || j->is_natural)
-        return refuse(p, REFUSAL_OTHER, "a join with an alias of its own", NULL);
-    item->left = to_from(p, q, j->larg, ctes);
-    item->right = item->left != NULL ? to_from(p, q, j->rarg, ctes) : NULL;
+        return parse_refuse(p, REFUSAL_OTHER, "a join with an alias of its own", NULL);
+    item->left = parse_from(p, q, j->larg, ctes);
+    item->right = item->left != NULL ? parse_from(p, q, j->rarg, ctes) : NULL;
     if (item->right == NULL)
         return NULL;
     item->n_using = (int)j->n_using_clause;
     if (item->n_using > 0 && !equality_is_certain(p->cat))
-        return refuse(p, REFUSAL_OTHER, UNCERTAIN_EQUALITY, NULL);
-    item->using_columns = strings(p, j->using_clause, j->n_using_clause);
-    if (j->quals != NULL && (item->on = to_qexpr(p, q, j->quals, false)) == NULL)
+        return parse_refuse(p, REFUSAL_OTHER, UNCERTAIN_EQUALITY, NULL);
+    item->using_columns = parse_strings(p, j->using_clause, j->n_using_clause);
+    if (j->quals != NULL && (item->on = parse_expr(p, q, j->quals, false)) == NULL)
         return NULL;
     return item;
 }
 
-static struct from_item *to_from(struct parser *p, struct query *q, Node *n, struct cte_scope *ctes)
+struct from_item *parse_from(struct parser *p, struct query *q, Node *n, struct cte_scope *ctes)
 {
     struct from_item *item;
     PgQuery__RangeSubselect *sub;
@@ -798,21 +765,21 @@ static struct from_item *to_from(struct parser *p, struct query *q, Node *n, str
     case PG_QUERY__NODE__NODE_RANGE_SUBSELECT:
         sub = n->range_subselect;
         if (sub->lateral)
-            return refuse(p, REFUSAL_LATERAL, "LATERAL", NULL);
+            return parse_refuse(p, REFUSAL_LATERAL, "LATERAL", NULL);
         item = arena_new(p->a, struct from_item);
         item->kind = FROM_SUBQUERY;
-        set_alias(p, item, sub->alias);
-        item->subquery = to_query(p, sub->subquery->select_stmt, ctes);
+        parse_set_alias(p, item, sub->alias);
+        item->subquery = parse_query(p, sub->subquery->select_stmt, ctes);
         return item->subquery != NULL ? item : NULL;
     case PG_QUERY__NODE__NODE_JOIN_EXPR:
         return join_expr(p, q, n->join_expr, ctes);
     case PG_QUERY__NODE__NODE_RANGE_FUNCTION:
     case PG_QUERY__NODE__NODE_RANGE_TABLE_FUNC:
-        return refuse(p, REFUSAL_FUNCTION_SOURCE, "functions in FROM", NULL);
+        return parse_refuse(p, REFUSAL_FUNCTION_SOURCE, "functions in FROM", NULL);
     case PG_QUERY__NODE__NODE_RANGE_TABLE_SAMPLE:
-        return refuse(p, REFUSAL_TABLESAMPLE, "TABLESAMPLE", NULL);
+        return parse_refuse(p, REFUSAL_TABLESAMPLE, "TABLESAMPLE", NULL);
     default:
-        return refuse(p, REFUSAL_OTHER, "this kind of source", NULL);
+        return parse_refuse(p, REFUSAL_OTHER, "this kind of source", NULL);
     }
 }
 
@@ -831,15 +798,15 @@ static bool look_for_aggregate(void *arg, Node *n)
     if (n->node_case == PG_QUERY__NODE__NODE_SUB_LINK)
         return true;
     if (n->node_case == PG_QUERY__NODE__NODE_FUNC_CALL && n->func_call->over == NULL &&
-        is_aggregate(s->p, n->func_call, &name)) {
+        parse_is_aggregate(s->p, n->func_call, &name)) {
         s->found = true;
         return true;
     }
     return n->node_case == PG_QUERY__NODE__NODE__NOT_SET ||
-           each_child((ProtobufCMessage *)n->column_ref, look_for_aggregate, s);
+           parse_each_child((ProtobufCMessage *)n->column_ref, look_for_aggregate, s);
 }
 
-static bool has_aggregate(const struct parser *p, Node **nodes, size_t n)
+bool parse_has_aggregate(const struct parser *p, Node **nodes, size_t n)
 {
     struct aggregate_search s = { .p = p };
 
@@ -869,11 +836,11 @@ static struct query *union_query(struct parser *p, PgQuery__SelectStmt *s, struc
     struct query *q = arena_new(p->a, struct query);
 
     if (s->op != PG_QUERY__SET_OPERATION__SETOP_UNION)
-        return refuse(p, REFUSAL_SET_OPERATION, "INTERSECT and EXCEPT", NULL);
+        return parse_refuse(p, REFUSAL_SET_OPERATION, "INTERSECT and EXCEPT", NULL);
     q->kind = QUERY_UNION_ALL;
     q->union_distinct = !s->all;
-    q->left = to_query(p, s->larg, ctes);
-    q->right = q->left != NULL ? to_query(p, s->rarg, ctes) : NULL;
+    q->left = parse_query(p, s->larg, ctes);
+    q->right = q->left != NULL ? parse_query(p, s->rarg, ctes) : NULL;
     if (q->right == NULL)
         return NULL;
     q->n_targets = q->left->n_targets;
@@ -881,7 +848,7 @@ static struct query *union_query(struct parser *p, PgQuery__SelectStmt *s, struc
     return q;
 }
 
-static const char *sort_suffix(PgQuery__SortBy *s)
+const char *parse_sort_suffix(PgQuery__SortBy *s)
 {
     bool desc = s->sortby_dir == PG_QUERY__SORT_BY_DIR__SORTBY_DESC;
 
@@ -900,9 +867,9 @@ static bool add_sort(struct parser *p, struct query *q, PgQuery__SelectStmt *s)
         PgQuery__SortBy *by = s->sort_clause[i]->sort_by;
 
         if (by->n_use_op > 0)
-            return refuse(p, REFUSAL_OTHER, "ORDER BY … USING", NULL) != NULL;
-        q->sort[i].expr = to_qexpr(p, q, by->node, q->grouped);
-        q->sort[i].suffix = sort_suffix(by);
+            return parse_refuse(p, REFUSAL_OTHER, "ORDER BY … USING", NULL) != NULL;
+        q->sort[i].expr = parse_expr(p, q, by->node, q->grouped);
+        q->sort[i].suffix = parse_sort_suffix(by);
         if (q->sort[i].expr == NULL)
             return false;
     }
@@ -923,7 +890,7 @@ static bool add_distinct(struct parser *p, struct query *q, PgQuery__SelectStmt 
     q->n_distinct_on = (int)s->n_distinct_clause;
     q->distinct_on = arena_new_array(p->a, struct qexpr *, s->n_distinct_clause);
     for (int i = 0; i < q->n_distinct_on; i++) {
-        q->distinct_on[i] = to_qexpr(p, q, s->distinct_clause[i], q->grouped);
+        q->distinct_on[i] = parse_expr(p, q, s->distinct_clause[i], q->grouped);
         if (q->distinct_on[i] == NULL)
             return false;
     }
@@ -936,8 +903,8 @@ static bool add_groups(struct parser *p, struct query *q, PgQuery__SelectStmt *s
         struct qexpr *expr;
 
         if (s->group_clause[i]->node_case == PG_QUERY__NODE__NODE_GROUPING_SET)
-            return refuse(p, REFUSAL_GROUPING_SETS, "grouping sets", NULL) != NULL;
-        expr = to_qexpr(p, q, s->group_clause[i], false);
+            return parse_refuse(p, REFUSAL_GROUPING_SETS, "grouping sets", NULL) != NULL;
+        expr = parse_expr(p, q, s->group_clause[i], false);
         if (expr == NULL)
             return false;
         add_group(p, q, expr);
@@ -953,36 +920,37 @@ static bool add_targets(struct parser *p, struct query *q, PgQuery__SelectStmt *
         PgQuery__ResTarget *t = s->target_list[i]->res_target;
         struct qtarget *out = &q->targets[i];
 
-        out->expr = to_qexpr(p, q, t->val, q->grouped);
+        out->expr = parse_expr(p, q, t->val, q->grouped);
         if (out->expr == NULL)
             return false;
         if (t->name != NULL && t->name[0] != '\0')
             out->name = t->name;
         else if (t->val->node_case == PG_QUERY__NODE__NODE_COLUMN_REF)
-            out->name = node_string(t->val->column_ref->fields[t->val->column_ref->n_fields - 1]);
+            out->name =
+                parse_node_string(t->val->column_ref->fields[t->val->column_ref->n_fields - 1]);
         else
             out->name = "?column?";
     }
     return true;
 }
 
-static struct query *to_query(struct parser *p, PgQuery__SelectStmt *s, struct cte_scope *ctes)
+struct query *parse_query(struct parser *p, PgQuery__SelectStmt *s, struct cte_scope *ctes)
 {
     struct query *q;
 
     if (s->with_clause != NULL) {
         if (s->with_clause->recursive)
-            return refuse(p, REFUSAL_RECURSIVE, "WITH RECURSIVE", NULL);
+            return parse_refuse(p, REFUSAL_RECURSIVE, "WITH RECURSIVE", NULL);
         ctes = push_ctes(p, s->with_clause, ctes);
     }
     if (s->limit_count != NULL || s->limit_offset != NULL)
-        return refuse(p, REFUSAL_LIMIT, "LIMIT and OFFSET", NULL);
+        return parse_refuse(p, REFUSAL_LIMIT, "LIMIT and OFFSET", NULL);
     if (s->n_locking_clause > 0)
-        return refuse(p, REFUSAL_LOCKING, "FOR UPDATE and FOR SHARE", NULL);
+        return parse_refuse(p, REFUSAL_LOCKING, "FOR UPDATE and FOR SHARE", NULL);
     if (s->n_values_lists > 0)
-        return refuse(p, REFUSAL_VALUES, "VALUES", NULL);
+        return parse_refuse(p, REFUSAL_VALUES, "VALUES", NULL);
     if (s->into_clause != NULL)
-        return refuse(p, REFUSAL_OTHER, "SELECT INTO", NULL);
+        return parse_refuse(p, REFUSAL_OTHER, "SELECT INTO", NULL);
     if (s->op != PG_QUERY__SET_OPERATION__SETOP_NONE) {
         q = union_query(p, s, ctes);
         if (q != NULL)
@@ -990,24 +958,24 @@ static struct query *to_query(struct parser *p, PgQuery__SelectStmt *s, struct c
         return q;
     }
     if (s->n_from_clause == 0)
-        return refuse(p, REFUSAL_NO_SOURCE, "a SELECT without FROM", NULL);
+        return parse_refuse(p, REFUSAL_NO_SOURCE, "a SELECT without FROM", NULL);
     if (s->n_window_clause > 0)
-        return refuse(p, REFUSAL_WINDOW, "window functions", NULL);
+        return parse_refuse(p, REFUSAL_WINDOW, "window functions", NULL);
     q = arena_new(p->a, struct query);
     q->from = arena_new_array(p->a, struct from_item *, s->n_from_clause);
     for (size_t i = 0; i < s->n_from_clause; i++) {
-        q->from[i] = to_from(p, q, s->from_clause[i], ctes);
+        q->from[i] = parse_from(p, q, s->from_clause[i], ctes);
         if (q->from[i] == NULL)
             return NULL;
         q->n_from++;
     }
-    if (s->where_clause != NULL && (q->where = to_qexpr(p, q, s->where_clause, false)) == NULL)
+    if (s->where_clause != NULL && (q->where = parse_expr(p, q, s->where_clause, false)) == NULL)
         return NULL;
     q->grouped = s->n_group_clause > 0 || s->having_clause != NULL ||
-                 has_aggregate(p, s->target_list, s->n_target_list);
+                 parse_has_aggregate(p, s->target_list, s->n_target_list);
     if (!add_groups(p, q, s) || !add_targets(p, q, s))
         return NULL;
-    if (s->having_clause != NULL && (q->having = to_qexpr(p, q, s->having_clause, true)) == NULL)
+    if (s->having_clause != NULL && (q->having = parse_expr(p, q, s->having_clause, true)) == NULL)
         return NULL;
     if (!add_distinct(p, q, s))
         return NULL;
@@ -1035,7 +1003,7 @@ struct query *sql_parse(struct arena *a, const struct catalog *cat, const char *
         return NULL;
     /* analyze.c wrapped the definition: SELECT q.c1, … FROM (definition) q(c1, …). */
     if (q->kind != QUERY_SELECT || q->n_from != 1 || q->from[0]->kind != FROM_SUBQUERY)
-        return refuse(&p, REFUSAL_OTHER, "this query", NULL);
+        return parse_refuse(&p, REFUSAL_OTHER, "this query", NULL);
     return q->from[0]->subquery;
 }
 
@@ -1055,7 +1023,7 @@ bool sql_equality_is_certain(struct arena *a, const struct catalog *cat, const c
         find_equality(&found, tree->stmts[i]->stmt);
     if (tree != NULL && !found)
         return true;
-    refuse(&p, REFUSAL_OTHER, UNCERTAIN_EQUALITY, NULL);
+    parse_refuse(&p, REFUSAL_OTHER, UNCERTAIN_EQUALITY, NULL);
     refused->hint = "Write x = y in its place, as in CASE WHEN x = y THEN … and JOIN … ON.";
     return false;
 }
@@ -1075,7 +1043,8 @@ static void found(struct locator *l, int location)
 
 static bool name_is(const Node *n, const char *name)
 {
-    return name == NULL || (node_string(n) != NULL && strcmp(node_string(n), name) == 0);
+    return name == NULL ||
+           (parse_node_string(n) != NULL && strcmp(parse_node_string(n), name) == 0);
 }
 
 static int any_location(Node *n);
@@ -1101,7 +1070,7 @@ static int any_location(Node *n)
     for (unsigned i = 0; i < m->descriptor->n_fields; i++)
         if (strcmp(m->descriptor->fields[i].name, "location") == 0)
             at = *(int32_t *)(void *)((char *)m + m->descriptor->fields[i].offset);
-    each_child(m, keep_first, &at);
+    parse_each_child(m, keep_first, &at);
     return at;
 }
 
@@ -1135,7 +1104,7 @@ static bool locate_node(void *arg, Node *n)
             ((r->kind == REFUSAL_AGGREGATE || r->kind == REFUSAL_FUNCTION) && r->name != NULL &&
              name_is(n->func_call->funcname[n->func_call->n_funcname - 1], r->name)))
             found(l, n->func_call->location);
-        if (r->kind == REFUSAL_TIME && time_function(n->func_call) != NULL)
+        if (r->kind == REFUSAL_TIME && parse_time_function(n->func_call) != NULL)
             found(l, n->func_call->location);
         break;
     case PG_QUERY__NODE__NODE_SQLVALUE_FUNCTION:
@@ -1179,7 +1148,7 @@ static bool locate_node(void *arg, Node *n)
     default:
         break;
     }
-    return each_child((ProtobufCMessage *)n->column_ref, locate_node, l);
+    return parse_each_child((ProtobufCMessage *)n->column_ref, locate_node, l);
 }
 
 int sql_locate(const char *user_query, const struct refusal *refused)

@@ -1,0 +1,77 @@
+/* What the files that build operators share. Functions that answer NULL or false have recorded a
+ * refusal; everything lives in the compile arena. */
+#ifndef PGTRICKLE_DVM_OPTREE_INTERNAL_H
+#define PGTRICKLE_DVM_OPTREE_INTERNAL_H
+
+#include "dvm/optree.h"
+
+struct scope_column {
+    const char *qualifier;
+    const char *name;
+    int column;
+    bool merged_away; /* the other side of a USING column: not meant by its bare name */
+};
+
+/* What names mean: columns of one operator. */
+struct scope {
+    struct scope_column *columns;
+    int n;
+};
+
+struct builder {
+    struct arena *a;
+    const struct catalog *cat;
+    struct refusal *refused;
+    struct optree *tree;
+};
+
+/* Records the first refusal. NULL. */
+void *build_refuse(struct builder *b, enum refusal_kind kind, const char *what);
+
+struct op *build_new_op(struct builder *b, enum op_kind kind, int n_columns);
+void build_set_key(struct builder *b, struct op *op, const int *key, int n);
+
+void build_scope_add(struct builder *b, struct scope *s, const char *qualifier, const char *name,
+                     int column);
+const struct scope_column *build_look_up(const struct scope *s, const struct hole *h);
+/* The name of a FROM item's i-th column: its alias, or its own. */
+const char *build_column_name(const struct from_item *item, int i, const char *own);
+
+/* s: names of the input, NULL above a grouping. n_groups: where aggregates start. */
+struct expr *build_resolve(struct builder *b, const struct qexpr *q, const struct scope *s,
+                           int n_groups);
+struct expr *build_column_expr(struct builder *b, int column);
+/* (a) AND (b) AND …, flat however many: PostgreSQL's parser bounds nesting. NULL for none. */
+struct expr *build_expr_all(struct builder *b, struct expr *const *parts, int n);
+/* e over an input whose columns stand `by` places further. */
+struct expr *build_shifted(struct builder *b, const struct expr *e, int by);
+/* The conjuncts of q, resolved; those that use time are set apart. */
+bool build_split_conjuncts(struct builder *b, const struct qexpr *q, const struct scope *s,
+                           int n_groups, struct expr ***plain, int *n_plain, struct expr ***timed,
+                           int *n_timed);
+
+/* child itself when there is no predicate. */
+struct op *build_filter(struct builder *b, struct op *child, struct expr *predicate);
+/* Named outputs, then the child's key where the named ones lack it. */
+struct op *build_project(struct builder *b, struct op *child, struct expr **exprs,
+                         const char **names, int n);
+/* kind: OP_JOIN, OP_LEFT_JOIN. The conjuncts of ON are over the columns of both. */
+struct op *build_join_op(struct builder *b, enum op_kind kind, struct op *l, struct op *r,
+                         struct expr **conjuncts, int n);
+/* names: of the keys, or NULL. */
+struct op *build_group_op(struct builder *b, struct op *child, struct expr **keys,
+                          const char **names, int n_keys, struct op_aggregate *aggregates,
+                          int n_aggregates);
+/* DISTINCT over the first n columns. */
+struct op *build_distinct(struct builder *b, struct op *child, int n);
+/* Only the first n columns, without those that carry keys. */
+struct op *build_named_only(struct builder *b, struct op *child, int n);
+/* Whether the expressions hold every column of child's key as it is. */
+bool build_covers_key(const struct op *child, struct expr **exprs, int n);
+
+/* Adds the item's names to s. */
+struct op *build_from(struct builder *b, const struct from_item *item, struct scope *s);
+/* *n_named: how many of the columns the query shows; the others carry keys. */
+struct op *build_query(struct builder *b, const struct query *q, int *n_named);
+
+#endif

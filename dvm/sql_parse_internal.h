@@ -1,0 +1,67 @@
+/* What the parser's files share: libpg_query's tree in the arena, and the way from its nodes to
+ * dvm/query.h. Functions that answer NULL or false have recorded a refusal. */
+#ifndef PGTRICKLE_DVM_SQL_PARSE_INTERNAL_H
+#define PGTRICKLE_DVM_SQL_PARSE_INTERNAL_H
+
+#include <pg_query.h>
+#include <pg_query/pg_query.pb-c.h>
+
+#include "dvm/sql_parse.h"
+
+typedef PgQuery__Node Node; /* a name of libpg_query's, shortened */
+
+struct cte_scope {
+    const char *name;
+    PgQuery__CommonTableExpr *cte;
+    struct cte_scope *outer; /* what the CTE itself may see */
+};
+
+struct parser {
+    struct arena *a;
+    const struct catalog *cat;
+    struct refusal *refused;
+    ProtobufCAllocator allocator;
+    int view_depth;
+};
+
+/* An expression on its way to text with holes. */
+struct punch {
+    struct parser *p;
+    struct query *query; /* where aggregates and groups are collected */
+    bool grouped;        /* columns must be group expressions, aggregates are allowed */
+    struct qexpr *out;
+    int capacity;
+};
+
+/* Records the first refusal. NULL, whatever the caller answers with. */
+void *parse_refuse(struct parser *p, enum refusal_kind kind, const char *what, const char *name);
+
+/* Calls visit on each message directly below m that is a Node, or inside one that is not. */
+bool parse_each_child(ProtobufCMessage *m, bool (*visit)(void *arg, Node *child), void *arg);
+/* The text of a String node, else NULL. */
+const char *parse_node_string(const Node *n);
+const char **parse_strings(struct parser *p, Node **nodes, size_t n);
+Node *parse_node_copy(struct parser *p, Node *n);
+/* The SQL of one expression; NULL when the deparser can't. */
+const char *parse_deparse(struct parser *p, Node *expr);
+/* Whether text, parsed, is the tree that it was written from. */
+bool parse_is_faithful(struct parser *p, Node *expr, const char *text);
+
+/* The expression as text with holes; NULL when refused. node is left as it was. */
+struct qexpr *parse_expr(struct parser *p, struct query *q, Node *node, bool grouped);
+/* node becomes the token of a new hole. */
+void parse_punch_hole(struct punch *c, Node *node, struct hole hole);
+bool parse_punch_node(void *arg, Node *node);
+bool parse_punch_children(struct punch *c, Node *node);
+
+bool parse_is_aggregate(const struct parser *p, const PgQuery__FuncCall *f, const char **name);
+/* Whether an aggregate call that is no window call stands below any of the nodes. */
+bool parse_has_aggregate(const struct parser *p, Node **nodes, size_t n);
+const char *parse_sort_suffix(PgQuery__SortBy *s);
+
+struct query *parse_query(struct parser *p, PgQuery__SelectStmt *s, struct cte_scope *ctes);
+/* q: the SELECT whose FROM it is. */
+struct from_item *parse_from(struct parser *p, struct query *q, Node *n, struct cte_scope *ctes);
+void parse_set_alias(struct parser *p, struct from_item *item, PgQuery__Alias *alias);
+
+#endif
