@@ -11,6 +11,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "dvm/plan_internal.h"
+
 /* ---- decisions ----------------------------------------------------------------------------- */
 
 static bool same_expr(const struct expr *x, const struct expr *y)
@@ -323,18 +325,18 @@ void plan_put_column_names(struct planner *p, struct text *out, const char *alia
     }
 }
 
-static void put_st(struct planner *p, struct text *out, int column)
+void plan_put_st(struct planner *p, struct text *out, int column)
 {
     text_put(out, "st.");
     text_put_ident(out, p->columns[column].name);
 }
 
-static void put_key_pair(struct planner *p, struct text *out, int key, const char *other)
+void plan_put_key_pair(struct planner *p, struct text *out, int key, const char *other)
 {
     struct text st;
 
     text_init(&st);
-    put_st(p, &st, p->key[key]);
+    plan_put_st(p, &st, p->key[key]);
     /* An index can follow both arms of the OR; IS NOT DISTINCT FROM it can't. */
     if (p->columns[p->key[key]].not_null)
         text_printf(out, "%s = %s", st.ptr, other);
@@ -350,13 +352,13 @@ void plan_put_key_match(struct planner *p, struct text *out, const char *alias, 
                                              : arena_printf(p->a, "%s.c%d", alias, p->key[i]);
 
         text_put(out, i > 0 ? " AND " : "");
-        put_key_pair(p, out, i, other);
+        plan_put_key_pair(p, out, i, other);
     }
     if (p->n_key == 0)
         text_put(out, "true");
 }
 
-static bool is_key(const struct planner *p, int column)
+bool plan_is_key(const struct planner *p, int column)
 {
     for (int i = 0; i < p->n_key; i++)
         if (p->key[i] == column)
@@ -381,7 +383,7 @@ void plan_put_on_conflict(struct planner *p, struct text *out, bool only_changed
         struct text value;
 
         /* A linear key is the row's own, and may change its looks. */
-        if (is_key(p, i) &&
+        if (plan_is_key(p, i) &&
             (p->strategy != STRATEGY_LINEAR || value_is_exact(&p->columns[i].facts)))
             continue;
         text_put(out, first ? "UPDATE SET " : ", ");
@@ -391,7 +393,7 @@ void plan_put_on_conflict(struct planner *p, struct text *out, bool only_changed
         text_put(&st, first ? "" : ", ");
         text_put(&excluded, first ? "" : ", ");
         text_init(&value);
-        put_st(p, &value, i);
+        plan_put_st(p, &value, i);
         put_image(&st, &p->columns[i].facts, value.ptr);
         text_clear(&value);
         text_put(&value, "EXCLUDED.");
@@ -408,7 +410,7 @@ void plan_put_on_conflict(struct planner *p, struct text *out, bool only_changed
     text_free(&excluded);
 }
 
-static void put_result(struct text *out, const char *rows, const char *into)
+void plan_put_result(struct text *out, const char *rows, const char *into)
 {
     text_put(out, "\nSELECT (SELECT pg_catalog.count(*) FROM ups WHERE ups.inserted), "
                   "(SELECT pg_catalog.count(*) FROM ups WHERE NOT ups.inserted), "
@@ -419,7 +421,7 @@ static void put_result(struct text *out, const char *rows, const char *into)
         text_printf(out, " INTO %s", into);
 }
 
-static const char *finish(struct planner *p, struct text *t)
+const char *plan_finish(struct planner *p, struct text *t)
 {
     const char *sql = arena_strdup(p->a, t->ptr);
 
@@ -474,7 +476,7 @@ static void put_bag_delete(struct planner *p, struct text *out, bool images)
         struct text st;
 
         text_init(&st);
-        put_st(p, &st, i);
+        plan_put_st(p, &st, i);
         snprintf(other, sizeof(other), "g.c%d", i);
         text_put(out, i > 0 ? " AND " : "");
         (images ? put_image : put_comparable)(out, &p->columns[i].facts, st.ptr);
@@ -487,7 +489,7 @@ static void put_bag_delete(struct planner *p, struct text *out, bool images)
 }
 
 /* f is a CTE with all columns and w, one row for each distinct row. */
-static void put_apply_rows(struct planner *p, struct text *out, bool images, const char *into)
+void plan_put_apply_rows(struct planner *p, struct text *out, bool images, const char *into)
 {
     if (p->n_key > 0) {
         text_put(out, ",\ndel AS (DELETE FROM ");
@@ -520,12 +522,12 @@ static void put_apply_rows(struct planner *p, struct text *out, bool images, con
         text_put(out, " FROM f CROSS JOIN LATERAL pg_catalog.generate_series(1, f.w) WHERE f.w > 0 "
                       "RETURNING true AS inserted)");
     }
-    put_result(out, "f", into);
+    plan_put_result(out, "f", into);
 }
 
 /* SELECT c0.., sum(w) AS w FROM rows x GROUP BY c0.. HAVING sum(w) <> 0. With images 1.0 and 1.00
  * are two rows; but not as a group's key, which may show either. */
-static void put_summed(struct planner *p, struct text *out, const char *rows, bool images)
+void plan_put_summed(struct planner *p, struct text *out, const char *rows, bool images)
 {
     text_put(out, "SELECT ");
     for (int i = 0; i < p->n_columns; i++)
@@ -539,7 +541,7 @@ static void put_summed(struct planner *p, struct text *out, const char *rows, bo
 
         snprintf(value, sizeof(value), "x.c%d", i);
         text_put(out, i > 0 ? ", " : " GROUP BY ");
-        if (images && (p->strategy == STRATEGY_LINEAR || !is_key(p, i)))
+        if (images && (p->strategy == STRATEGY_LINEAR || !plan_is_key(p, i)))
             put_image_key(out, &p->columns[i].facts, value);
         else
             put_comparable(out, &p->columns[i].facts, value);
@@ -553,10 +555,10 @@ static const char *plan_linear(struct planner *p, struct delta *d, const char *i
     struct text *out = &d->with;
 
     delta_cte_begin(d, "f", true);
-    put_summed(p, out, changes, p->images);
+    plan_put_summed(p, out, changes, p->images);
     delta_cte_end(d);
-    put_apply_rows(p, out, p->images, into);
-    return finish(p, out);
+    plan_put_apply_rows(p, out, p->images, into);
+    return plan_finish(p, out);
 }
 
 /* ---- recompute ----------------------------------------------------------------------------- */
@@ -598,8 +600,8 @@ static const char *put_recompute(struct planner *p, struct delta *d, const struc
         plan_put_on_conflict(p, out, true);
         text_put(out, " RETURNING (st.xmax = 0) AS inserted)");
     }
-    put_result(out, keys, into);
-    return finish(p, out);
+    plan_put_result(out, keys, into);
+    return plan_finish(p, out);
 }
 
 /* ---- algebraic ----------------------------------------------------------------------------- */
@@ -825,7 +827,7 @@ void plan_put_group_states(struct planner *p, struct text *out, const char *keys
 static void put_stored(struct planner *p, struct text *out, const struct state *s)
 {
     text_put(out, "COALESCE(");
-    put_st(p, out, s->column);
+    plan_put_st(p, out, s->column);
     text_put(out, ", 0)");
 }
 
@@ -944,8 +946,8 @@ static const char *plan_algebraic(struct planner *p, struct delta *d, const char
         plan_put_on_conflict(p, out, false);
         text_put(out, " RETURNING (st.xmax = 0) AS inserted)");
     }
-    put_result(out, "o", into);
-    return finish(p, out);
+    plan_put_result(out, "o", into);
+    return plan_finish(p, out);
 }
 
 /* ---- statements ---------------------------------------------------------------------------- */
@@ -1015,18 +1017,18 @@ const char *plan_full(struct planner *p, const char *into)
         plan_put_column_names(p, &both, "q");
         text_put(&both, ", 1 AS w FROM q UNION ALL SELECT ");
         for (int i = 0; i < p->n_columns; i++) {
-            put_st(p, &both, i);
+            plan_put_st(p, &both, i);
             text_put(&both, ", ");
         }
         text_put(&both, "-1 FROM ");
         plan_put_target(p, &both);
         text_put(&both, " st)");
-        put_summed(p, &out, both.ptr, true);
+        plan_put_summed(p, &out, both.ptr, true);
         text_free(&both);
     }
     text_put(&out, ")");
-    put_apply_rows(p, &out, true, into);
-    return finish(p, &out);
+    plan_put_apply_rows(p, &out, true, into);
+    return plan_finish(p, &out);
 }
 
 const char *plan_fill(struct planner *p)
@@ -1044,7 +1046,7 @@ const char *plan_fill(struct planner *p)
     plan_put_column_names(p, &out, "q");
     text_put(&out, " FROM q RETURNING 1) SELECT pg_catalog.count(*), 0::bigint, 0::bigint, "
                    "pg_catalog.count(*), pg_catalog.pg_current_snapshot() FROM i");
-    return finish(p, &out);
+    return plan_finish(p, &out);
 }
 
 void plan_put_create(struct planner *p, const char ***sql, int *n)
@@ -1063,7 +1065,7 @@ void plan_put_create(struct planner *p, const char ***sql, int *n)
         text_printf(&out, " %s", p->columns[i].type);
     }
     text_put(&out, ")");
-    (*sql)[(*n)++] = finish(p, &out);
+    (*sql)[(*n)++] = plan_finish(p, &out);
     text_init(&out);
     text_init(&hash);
     if (p->n_key > 0) {
@@ -1075,12 +1077,12 @@ void plan_put_create(struct planner *p, const char ***sql, int *n)
             text_put_ident(&out, p->columns[p->key[i]].name);
         }
         text_put(&out, ") NULLS NOT DISTINCT");
-        (*sql)[(*n)++] = finish(p, &out);
+        (*sql)[(*n)++] = plan_finish(p, &out);
     } else if (p->group == NULL && put_row_hash(p, &hash, NULL, false)) {
         text_put(&out, "CREATE INDEX ON ");
         plan_put_target(p, &out);
         text_printf(&out, " (%s)", hash.ptr);
-        (*sql)[(*n)++] = finish(p, &out);
+        (*sql)[(*n)++] = plan_finish(p, &out);
     } else {
         text_free(&out);
     }
