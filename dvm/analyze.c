@@ -297,11 +297,15 @@ static bool read_functions(struct dvm_db *db, struct arena *a, struct catalog *c
 {
     struct db_rows rows;
 
-    /* The rewrite rule's tree names each function by OID, builtin ones too (pg_depend does not).
-     * \M: in PostgreSQL's regular expressions one non-greedy part would make the number so. */
+    /* An aggregate is as volatile as its parts (i < s < v). The rewrite rule's tree names each
+     * function by OID, builtin ones too (pg_depend does not). \M: in PostgreSQL's regular
+     * expressions one non-greedy part would make the number so. */
     if (!db_query(db, a, &rows, e,
                   REACHED
-                  "SELECT DISTINCT n.nspname, p.proname, p.provolatile, p.prokind = 'a', "
+                  "SELECT DISTINCT n.nspname, p.proname, CASE WHEN p.prokind = 'a' THEN (SELECT "
+                  "pg_catalog.max(f.provolatile::text) FROM pg_catalog.pg_aggregate g JOIN "
+                  "pg_catalog.pg_proc f ON f.oid IN (g.aggtransfn, g.aggfinalfn) WHERE "
+                  "g.aggfnoid = p.oid) ELSE p.provolatile::text END, p.prokind = 'a', "
                   "n.nspname = 'pg_catalog', EXISTS (SELECT FROM pg_catalog.pg_operator o WHERE "
                   "o.oprcode = p.oid), p.proretset FROM reached v "
                   "JOIN pg_catalog.pg_rewrite r ON r.ev_class = v.oid CROSS JOIN LATERAL "

@@ -107,6 +107,12 @@ struct expr *build_resolve(struct builder *b, const struct qexpr *q, const struc
     return e;
 }
 
+bool aggregate_is(const struct op_aggregate *g, const char *function)
+{
+    return g->schema == NULL && strcmp(g->function, function) == 0 && g->n_args <= 1 &&
+           g->n_sort == 0 && !g->variadic;
+}
+
 int expr_plain_column(const struct expr *e)
 {
     return e->n_holes == 1 && e->holes[0].column >= 0 && strcmp(e->text, "__pgth0x") == 0
@@ -305,7 +311,7 @@ struct op *build_group_op(struct builder *b, struct op *child, struct expr **key
     }
     for (int i = 0; i < n_aggregates; i++) {
         op->columns[n_keys + i].name = aggregates[i].function;
-        op->columns[n_keys + i].not_null = strcmp(aggregates[i].function, "count") == 0;
+        op->columns[n_keys + i].not_null = aggregate_is(&aggregates[i], "count");
     }
     build_set_key(b, op, key, n_keys);
     return op;
@@ -542,36 +548,6 @@ static struct op *build_from_where(struct builder *b, const struct query *q, str
 
 /* ---- SELECT -------------------------------------------------------------------------------- */
 
-static struct op *build_grouping(struct builder *b, const struct query *q, struct op *child,
-                                 const struct scope *s)
-{
-    struct expr **keys = arena_new_array(b->a, struct expr *, (size_t)q->n_groups);
-    struct op_aggregate *aggs = arena_new_array(b->a, struct op_aggregate, (size_t)q->n_aggs);
-
-    for (int i = 0; i < q->n_groups; i++) {
-        keys[i] = build_resolve(b, q->groups[i], s, 0);
-        if (keys[i] == NULL)
-            return NULL;
-        if (keys[i]->uses_time)
-            return build_refuse(b, REFUSAL_TIME, "the current time outside WHERE and HAVING");
-    }
-    for (int i = 0; i < q->n_aggs; i++) {
-        const struct qagg *agg = q->aggs[i];
-
-        aggs[i].function = agg->function;
-        aggs[i].star = agg->star;
-        aggs[i].distinct = agg->distinct;
-        if (agg->arg != NULL && (aggs[i].arg = build_resolve(b, agg->arg, s, 0)) == NULL)
-            return NULL;
-        if (agg->filter != NULL && (aggs[i].filter = build_resolve(b, agg->filter, s, 0)) == NULL)
-            return NULL;
-        if ((aggs[i].arg != NULL && aggs[i].arg->uses_time) ||
-            (aggs[i].filter != NULL && aggs[i].filter->uses_time))
-            return build_refuse(b, REFUSAL_TIME, "the current time outside WHERE and HAVING");
-    }
-    return build_group_op(b, child, keys, NULL, q->n_groups, aggs, q->n_aggs);
-}
-
 bool build_covers_key(const struct op *child, struct expr **exprs, int n)
 {
     if (!child->has_key)
@@ -585,70 +561,6 @@ bool build_covers_key(const struct op *child, struct expr **exprs, int n)
             return false;
     }
     return true;
-}
-
-static struct op *build_distinct_on(struct builder *b, const struct query *q, struct op *child,
-                                    const struct scope *s)
-{
-    struct expr **keys = arena_new_array(b->a, struct expr *, (size_t)q->n_distinct_on);
-    struct op *op;
-    int *key;
-
-    for (int i = 0; i < q->n_distinct_on; i++) {
-        keys[i] = build_resolve(b, q->distinct_on[i], s, q->n_groups);
-        if (keys[i] == NULL)
-            return NULL;
-        if (keys[i]->uses_time)
-            return build_refuse(b, REFUSAL_TIME, "the current time outside WHERE and HAVING");
-    }
-    if (build_covers_key(child, keys, q->n_distinct_on))
-        return child; /* one row a key already */
-    /* The key expressions become columns, so that they can be the key. */
-    {
-        int n = child->n_columns;
-        struct expr **all = arena_new_array(b->a, struct expr *, (size_t)(n + q->n_distinct_on));
-        const char **names = arena_new_array(b->a, const char *, (size_t)(n + q->n_distinct_on));
-
-        key = arena_new_array(b->a, int, (size_t)q->n_distinct_on);
-        for (int i = 0; i < n; i++) {
-            all[i] = build_column_expr(b, i);
-            names[i] = child->columns[i].name;
-        }
-        for (int i = 0; i < q->n_distinct_on; i++) {
-            key[i] = expr_plain_column(keys[i]);
-            if (key[i] < 0) {
-                key[i] = n;
-                all[n] = keys[i];
-                names[n++] = arena_printf(b->a, "key%d", i + 1);
-            }
-        }
-        child = build_project(b, child, all, names, n);
-    }
-    op = build_new_op(b, OP_DISTINCT_ON, child->n_columns);
-    op->left = child;
-    memcpy(op->columns, child->columns, sizeof(*op->columns) * (size_t)child->n_columns);
-    op->exprs = arena_new_array(b->a, struct expr *, (size_t)q->n_distinct_on);
-    op->n_exprs = q->n_distinct_on;
-    for (int i = 0; i < op->n_exprs; i++)
-        op->exprs[i] = build_column_expr(b, key[i]);
-    op->n_sort = q->n_sort;
-    op->sort = arena_new_array(b->a, struct expr *, (size_t)q->n_sort);
-    op->sort_suffix = arena_new_array(b->a, const char *, (size_t)q->n_sort);
-    for (int i = 0; i < q->n_sort; i++) {
-        /* A key that is an expression is a column by now. */
-        for (int k = 0; op->sort[i] == NULL && k < op->n_exprs; k++)
-            if (strcmp(q->sort[i].expr->key, q->distinct_on[k]->key) == 0)
-                op->sort[i] = op->exprs[k];
-        if (op->sort[i] == NULL)
-            op->sort[i] = build_resolve(b, q->sort[i].expr, s, q->n_groups);
-        op->sort_suffix[i] = q->sort[i].suffix;
-        if (op->sort[i] == NULL)
-            return NULL;
-        if (op->sort[i]->uses_time)
-            return build_refuse(b, REFUSAL_TIME, "the current time outside WHERE and HAVING");
-    }
-    build_set_key(b, op, key, op->n_exprs);
-    return op;
 }
 
 /* DISTINCT over the first n columns. */
@@ -760,6 +672,15 @@ static void need_expr(const struct expr *e, bool *wanted)
             wanted[e->holes[i].column] = true;
 }
 
+static void need_aggregate(const struct op_aggregate *g, bool *wanted)
+{
+    for (int i = 0; i < g->n_args; i++)
+        need_expr(g->args[i], wanted);
+    for (int i = 0; i < g->n_sort; i++)
+        need_expr(g->sort[i], wanted);
+    need_expr(g->filter, wanted);
+}
+
 static void need_children(struct op *op, bool *wanted)
 {
     switch (op->kind) {
@@ -828,8 +749,7 @@ static void need(struct op *op, const bool *wanted)
         for (int i = 0; i < op->n_aggregates; i++) {
             if (!op->needed[op->n_exprs + i])
                 continue;
-            need_expr(op->aggregates[i].arg, input);
-            need_expr(op->aggregates[i].filter, input);
+            need_aggregate(&op->aggregates[i], input);
         }
         break;
     }

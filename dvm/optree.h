@@ -57,12 +57,21 @@ struct op_column {
     bool not_null;    /* proved */
 };
 
+/* See struct qagg. */
 struct op_aggregate {
+    const char *schema; /* NULL: pg_catalog */
     const char *function;
     bool star;
     bool distinct;
-    struct expr *arg;
+    bool variadic;
+    bool within_group;
+    struct expr **args;
+    int n_args;
+    struct expr **sort;
+    const char **sort_suffix;
+    int n_sort;
     struct expr *filter;
+    struct value_type *arg_types; /* per argument (types.c); unknown when the column isn't needed */
 };
 
 struct op {
@@ -91,9 +100,8 @@ struct op {
     const char **sort_suffix;
     int n_sort;
     /* OP_GROUP, OP_DISTINCT_ON: what PostgreSQL says of the types (types.c) */
-    struct value_type *key_types;       /* per expression */
-    struct value_type *input_types;     /* per column of the child that is needed */
-    struct value_type *aggregate_types; /* per aggregate: its argument's */
+    struct value_type *key_types;   /* per expression */
+    struct value_type *input_types; /* per column of the child that is needed */
 };
 
 struct optree {
@@ -110,6 +118,9 @@ struct optree {
 /* NULL and *refused when the query is outside what can be maintained. */
 struct optree *optree_build(struct arena *a, const struct catalog *cat, const struct query *q,
                             struct refusal *refused);
+
+/* Whether it is this aggregate of PostgreSQL's, of at most one argument and with no order. */
+bool aggregate_is(const struct op_aggregate *g, const char *function);
 
 /* The plain column that an expression is, or -1. */
 int expr_plain_column(const struct expr *e);

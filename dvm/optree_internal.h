@@ -69,6 +69,12 @@ struct op *build_named_only(struct builder *b, struct op *child, int n);
 /* Whether the expressions hold every column of child's key as it is. */
 bool build_covers_key(const struct op *child, struct expr **exprs, int n);
 
+/* GROUP BY and the aggregates of q. */
+struct op *build_grouping(struct builder *b, const struct query *q, struct op *child,
+                          const struct scope *s);
+struct op *build_distinct_on(struct builder *b, const struct query *q, struct op *child,
+                             const struct scope *s);
+
 /* Adds the item's names to s. */
 struct op *build_from(struct builder *b, const struct from_item *item, struct scope *s);
 /* *n_named: how many of the columns the query shows; the others carry keys. */

@@ -40,15 +40,15 @@ static bool is_integer(const struct value_type *t)
 static bool is_algebraic(const struct op *g, int i)
 {
     const struct op_aggregate *agg = &g->aggregates[i];
-    const struct value_type *t = &g->aggregate_types[i];
+    const struct value_type *t = agg->arg_types;
 
     if (agg->distinct)
         return false;
-    if (strcmp(agg->function, "count") == 0)
+    if (aggregate_is(agg, "count"))
         return true;
-    if (strcmp(agg->function, "sum") == 0)
+    if (aggregate_is(agg, "sum"))
         return is_integer(t) || t->oid == OID_NUMERIC;
-    if (strcmp(agg->function, "avg") == 0)
+    if (aggregate_is(agg, "avg"))
         return is_integer(t) || (t->oid == OID_NUMERIC && t->typmod >= 0);
     return false;
 }
@@ -112,10 +112,9 @@ static enum scale scale_of(const struct op *op, int i, const struct op *group, i
  * right; what is computed from it may not be. */
 static bool scale_is_shown(const struct op *root, const struct op *group, int i)
 {
-    const struct value_type *t = &group->aggregate_types[i];
+    const struct value_type *t = group->aggregates[i].arg_types;
 
-    if (strcmp(group->aggregates[i].function, "sum") != 0 || t->oid != OID_NUMERIC ||
-        t->typmod >= 0)
+    if (!aggregate_is(&group->aggregates[i], "sum") || t->oid != OID_NUMERIC || t->typmod >= 0)
         return false;
     for (int k = 0; k < root->n_columns; k++)
         if (scale_of(root, k, group, group->n_exprs + i) == SCALE_SHOWN)
@@ -216,22 +215,22 @@ static void choose_states(struct planner *p)
     add_state(p, false, NULL, NULL, NULL);
     for (int i = 0; i < g->n_aggregates; i++) {
         const struct op_aggregate *agg = &g->aggregates[i];
-        bool is_count = strcmp(agg->function, "count") == 0;
+        const struct expr *arg = agg->n_args > 0 ? agg->args[0] : NULL;
 
         p->count_state[i] = p->sum_state[i] = -1;
         if (!g->needed[g->n_exprs + i])
             continue;
-        p->count_state[i] = add_state(p, false, agg->arg, agg->filter, &g->aggregate_types[i]);
-        if (is_count)
+        p->count_state[i] = add_state(p, false, arg, agg->filter, agg->arg_types);
+        if (aggregate_is(agg, "count"))
             continue;
-        p->sum_state[i] = add_state(p, true, agg->arg, agg->filter, &g->aggregate_types[i]);
+        p->sum_state[i] = add_state(p, true, arg, agg->filter, agg->arg_types);
         p->states[p->sum_state[i]].count = p->count_state[i];
     }
     for (int i = 0; i < g->n_aggregates; i++) {
         int shown = plan_shown_as(p, g->n_exprs + i);
         struct state *s;
 
-        if (shown < 0 || strcmp(g->aggregates[i].function, "avg") == 0)
+        if (shown < 0 || aggregate_is(&g->aggregates[i], "avg"))
             continue;
         s = &p->states[p->sum_state[i] >= 0 ? p->sum_state[i] : p->count_state[i]];
         if (s->column < 0) {
@@ -680,7 +679,7 @@ void plan_put_value(struct planner *p, struct text *out, int i, const char *alia
         text_put(out, "NULL");
     else if (sum < 0)
         text_printf(out, "%s.s%d", alias, count);
-    else if (strcmp(p->group->aggregates[i].function, "sum") == 0)
+    else if (aggregate_is(&p->group->aggregates[i], "sum"))
         text_printf(out, "CASE WHEN %s.s%d <> 0 THEN %s.s%d END", alias, count, alias, sum);
     else
         text_printf(out, "CASE WHEN %s.s%d <> 0 THEN %s.s%d::numeric / %s.s%d::numeric END", alias,

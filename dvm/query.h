@@ -39,11 +39,24 @@ struct qexpr {
     struct qexpr *compare_time;
 };
 
+struct qsort {
+    struct qexpr *expr;
+    const char *suffix; /* " DESC NULLS LAST" */
+};
+
+/* function([DISTINCT] args [ORDER BY sort]) [WITHIN GROUP (ORDER BY sort)] [FILTER (WHERE filter)]
+ */
 struct qagg {
-    const char *function; /* bare name of a pg_catalog aggregate */
+    const char *schema; /* NULL: pg_catalog */
+    const char *function;
     bool star;
     bool distinct;
-    struct qexpr *arg;    /* NULL for star */
+    bool variadic;     /* the last argument is an array of arguments */
+    bool within_group; /* args are the direct ones */
+    struct qexpr **args;
+    int n_args;
+    struct qsort *sort;
+    int n_sort;
     struct qexpr *filter; /* NULL when there is none */
     const char *key;      /* the whole call, written back: equal keys, equal aggregates */
 };
@@ -69,11 +82,6 @@ struct from_item {
 struct qtarget {
     const char *name;
     struct qexpr *expr;
-};
-
-struct qsort {
-    struct qexpr *expr;
-    const char *suffix; /* " DESC NULLS LAST" */
 };
 
 enum query_kind { QUERY_SELECT, QUERY_UNION_ALL };

@@ -228,68 +228,6 @@ void parse_punch_hole(struct punch *c, Node *node, struct hole hole)
     c->out->holes[c->out->n_holes++] = hole;
 }
 
-bool parse_is_aggregate(const struct parser *p, const PgQuery__FuncCall *f, const char **name)
-{
-    *name = parse_node_string(f->funcname[f->n_funcname - 1]);
-    for (int i = 0; i < p->cat->n_functions; i++)
-        if (p->cat->functions[i].aggregate && *name != NULL &&
-            strcmp(p->cat->functions[i].name, *name) == 0)
-            return true;
-    return false;
-}
-
-/* Deterministic over a bag of values, whatever their order. */
-static bool aggregate_is_supported(const char *name)
-{
-    static const char *const known[] = {
-        "count",      "sum",         "avg",      "min",     "max",      "bool_and",
-        "bool_or",    "every",       "bit_and",  "bit_or",  "bit_xor",  "stddev",
-        "stddev_pop", "stddev_samp", "variance", "var_pop", "var_samp", NULL,
-    };
-
-    for (int i = 0; known[i] != NULL; i++)
-        if (strcmp(known[i], name) == 0)
-            return true;
-    return false;
-}
-
-static bool add_aggregate(struct punch *c, Node *node, const char *name)
-{
-    PgQuery__FuncCall *f = node->func_call;
-    struct query *q = c->query;
-    struct qagg *agg = arena_new(c->p->a, struct qagg);
-    const char *key = parse_deparse(c->p, node);
-    struct qagg **more;
-
-    if (f->n_funcname != 1 || !aggregate_is_supported(name) || f->agg_within_group ||
-        f->n_agg_order > 0 || f->func_variadic || (!f->agg_star && f->n_args != 1)) {
-        parse_refuse(c->p, REFUSAL_AGGREGATE, arena_printf(c->p->a, "the aggregate %s", name),
-                     name);
-        return false;
-    }
-    for (int i = 0; key != NULL && i < q->n_aggs; i++) {
-        if (strcmp(q->aggs[i]->key, key) == 0) {
-            parse_punch_hole(c, node, (struct hole){ .kind = HOLE_AGG, .index = i });
-            return true;
-        }
-    }
-    agg->function = name;
-    agg->star = f->agg_star;
-    agg->distinct = f->agg_distinct;
-    if (!f->agg_star && (agg->arg = parse_expr(c->p, q, f->args[0], false)) == NULL)
-        return false;
-    if (f->agg_filter != NULL && (agg->filter = parse_expr(c->p, q, f->agg_filter, false)) == NULL)
-        return false;
-    agg->key = key;
-    more = arena_new_array(c->p->a, struct qagg *, (size_t)q->n_aggs + 1);
-    if (q->n_aggs > 0)
-        memcpy(more, q->aggs, sizeof(*more) * (size_t)q->n_aggs);
-    more[q->n_aggs] = agg;
-    q->aggs = more;
-    parse_punch_hole(c, node, (struct hole){ .kind = HOLE_AGG, .index = q->n_aggs++ });
-    return true;
-}
-
 static int add_group(struct parser *p, struct query *q, struct qexpr *expr)
 {
     struct qexpr **more = arena_new_array(p->a, struct qexpr *, (size_t)q->n_groups + 1);
@@ -489,7 +427,7 @@ bool parse_punch_node(void *arg, Node *node)
         if (parse_is_aggregate(c->p, node->func_call, &name)) {
             if (!c->grouped)
                 return parse_refuse(c->p, REFUSAL_AGGREGATE, "nested aggregates", name) != NULL;
-            return add_aggregate(c, node, name);
+            return parse_add_aggregate(c, node, name);
         }
         if (node->func_call->n_agg_order > 0 || node->func_call->agg_filter != NULL ||
             node->func_call->agg_within_group || node->func_call->agg_star)
@@ -784,36 +722,6 @@ struct from_item *parse_from(struct parser *p, struct query *q, Node *n, struct 
 }
 
 /* ---- SELECT -------------------------------------------------------------------------------- */
-
-struct aggregate_search {
-    const struct parser *p;
-    bool found;
-};
-
-static bool look_for_aggregate(void *arg, Node *n)
-{
-    struct aggregate_search *s = arg;
-    const char *name;
-
-    if (n->node_case == PG_QUERY__NODE__NODE_SUB_LINK)
-        return true;
-    if (n->node_case == PG_QUERY__NODE__NODE_FUNC_CALL && n->func_call->over == NULL &&
-        parse_is_aggregate(s->p, n->func_call, &name)) {
-        s->found = true;
-        return true;
-    }
-    return n->node_case == PG_QUERY__NODE__NODE__NOT_SET ||
-           parse_each_child((ProtobufCMessage *)n->column_ref, look_for_aggregate, s);
-}
-
-bool parse_has_aggregate(const struct parser *p, Node **nodes, size_t n)
-{
-    struct aggregate_search s = { .p = p };
-
-    for (size_t i = 0; i < n; i++)
-        look_for_aggregate(&s, nodes[i]);
-    return s.found;
-}
 
 static struct cte_scope *push_ctes(struct parser *p, PgQuery__WithClause *with,
                                    struct cte_scope *outer)

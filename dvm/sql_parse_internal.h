@@ -54,7 +54,10 @@ void parse_punch_hole(struct punch *c, Node *node, struct hole hole);
 bool parse_punch_node(void *arg, Node *node);
 bool parse_punch_children(struct punch *c, Node *node);
 
+/* *name: the function's, without its schema. */
 bool parse_is_aggregate(const struct parser *p, const PgQuery__FuncCall *f, const char **name);
+/* Adds the call to c->query's aggregates, and makes node its hole. */
+bool parse_add_aggregate(struct punch *c, Node *node, const char *name);
 /* Whether an aggregate call that is no window call stands below any of the nodes. */
 bool parse_has_aggregate(const struct parser *p, Node **nodes, size_t n);
 const char *parse_sort_suffix(PgQuery__SortBy *s);

@@ -86,7 +86,6 @@ static bool type_keyed(struct typing *t, struct op *op)
 
     op->input_types = arena_new_array(t->a, struct value_type, (size_t)op->left->n_columns);
     op->key_types = arena_new_array(t->a, struct value_type, (size_t)op->n_exprs);
-    op->aggregate_types = arena_new_array(t->a, struct value_type, (size_t)op->n_aggregates);
     text_init(&sql);
     text_put(&sql, "SELECT ");
     put_needed(&sql, op->left, "x", true);
@@ -95,10 +94,10 @@ static bool type_keyed(struct typing *t, struct op *op)
         text_put(&sql, ", ");
     }
     for (int i = 0; i < op->n_aggregates; i++) {
-        if (op->aggregates[i].arg == NULL || !op->needed[op->n_exprs + i])
-            continue;
-        put_expr_over(&sql, op->aggregates[i].arg, "x");
-        text_put(&sql, ", ");
+        for (int k = 0; op->needed[op->n_exprs + i] && k < op->aggregates[i].n_args; k++) {
+            put_expr_over(&sql, op->aggregates[i].args[k], "x");
+            text_put(&sql, ", ");
+        }
     }
     text_put(&sql, "1 FROM (");
     delta_put_new(&sql, op->left, NULL, NULL);
@@ -113,8 +112,8 @@ static bool type_keyed(struct typing *t, struct op *op)
     for (int i = 0; i < op->n_exprs; i++)
         take(t, &op->key_types[i], &columns, &at);
     for (int i = 0; i < op->n_aggregates; i++)
-        if (op->aggregates[i].arg != NULL && op->needed[op->n_exprs + i])
-            take(t, &op->aggregate_types[i], &columns, &at);
+        for (int k = 0; op->needed[op->n_exprs + i] && k < op->aggregates[i].n_args; k++)
+            take(t, &op->aggregates[i].arg_types[k], &columns, &at);
     if (!complete(t, from))
         return false;
     /* What GROUP BY's key determines is part of our key, and may have no equality at all (json). */

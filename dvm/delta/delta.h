@@ -85,7 +85,8 @@ void put_expr(struct text *out, const struct expr *e, const char *left, const ch
 void put_expr_over(struct text *out, const struct expr *e, const char *alias);
 /* "alias.c0, alias.c2": the needed columns, each followed by ", " when comma_last. */
 void put_needed(struct text *out, const struct op *op, const char *alias, bool comma_last);
-/* One aggregate call over alias. */
+/* One aggregate call over alias. Where the definition leaves the order of its input open and the
+ * result shows it, the arguments decide: the same rows give the same result. */
 void put_aggregate(struct text *out, const struct op_aggregate *g, const char *alias);
 /* A value in a form that can be compared: itself, or its text. */
 void put_comparable(struct text *out, const struct value_type *t, const char *value);

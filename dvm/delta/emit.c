@@ -49,21 +49,6 @@ void put_needed(struct text *out, const struct op *op, const char *alias, bool c
         text_put(out, ", ");
 }
 
-void put_aggregate(struct text *out, const struct op_aggregate *g, const char *alias)
-{
-    text_printf(out, "pg_catalog.%s(%s", g->function, g->distinct ? "DISTINCT " : "");
-    if (g->star)
-        text_put(out, "*");
-    else
-        put_expr_over(out, g->arg, alias);
-    text_put(out, ")");
-    if (g->filter != NULL) {
-        text_put(out, " FILTER (WHERE ");
-        put_expr_over(out, g->filter, alias);
-        text_put(out, ")");
-    }
-}
-
 void put_comparable(struct text *out, const struct value_type *t, const char *value)
 {
     text_printf(out, t->has_equality ? "%s" : "%s::pg_catalog.text COLLATE \"C\"", value);

@@ -2,7 +2,7 @@
 class.  Each is (query, tables it reads).
 """
 
-from tests.support import workload
+from tests.support import queries_aggregates, workload
 
 # name -> (query, tables).  Every one of these must be accepted as DIFFERENTIAL and as IMMEDIATE.
 CORPUS = {
@@ -89,6 +89,8 @@ CORPUS = {
                            {"pairs", "dim"}),
     "full row equality": ("SELECT v, w, f, d FROM t1 WHERE g = 1", {"t1"}),
 }
+
+CORPUS.update(queries_aggregates.CORPUS)
 
 # Over a stream table st(…) whose query is the first; refreshed after it.
 CHAINS = {
