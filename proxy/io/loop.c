@@ -129,24 +129,20 @@ static void read_again(struct io *io)
 {
     size_t n = io->again.count;
 
-    while (n-- > 0 && !list_is_empty(&io->again))
+    while (n-- > 0 && !list_is_empty(&io->again)) {
+        enter(io);
         on_readable(LIST_ITEM(list_pop(&io->again), struct secure, again_node)->socket);
+        leave(io);
+    }
 }
 
 /* What is ready, and the deadlines that are over. */
 static void turn(struct io *io)
 {
-    uint64_t at = worker_next_timer(io->worker);
-    uint64_t now = at == UINT64_MAX ? 0 : io_monotonic_us();
+    bool over = poller_wait(io->poller, worker_next_timer(io->worker), list_is_empty(&io->again));
 
-    if (!list_is_empty(&io->again)) {
-        poller_wait(io->poller, 0);
-        read_again(io);
-    } else {
-        poller_wait(io->poller, at == UINT64_MAX ? -1 : at > now ? (int64_t)(at - now) : 0);
-    }
-    at = worker_next_timer(io->worker);
-    if (at == UINT64_MAX || at > io_monotonic_us())
+    read_again(io);
+    if (!over)
         return;
     enter(io);
     worker_run_timers(io->worker);
@@ -346,13 +342,11 @@ static void on_readable(struct socket *s)
 {
     struct io *io = s->io;
 
-    enter(io);
     if (s->tls != NULL) {
         if (s->tls->handshaking)
             go_on_handshake(s);
         else
             read_tls(s);
-        leave(io);
         return;
     }
     ssize_t n = recv(s->watch.fd, io->buffer, sizeof(io->buffer), 0);
@@ -362,14 +356,12 @@ static void on_readable(struct socket *s)
         gone(s, NULL);
     else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
         gone(s, strerror(errno));
-    leave(io);
 }
 
 static void on_writable(struct socket *s)
 {
     struct io *io = s->io;
 
-    enter(io);
     watch_no_more(s, WATCH_WRITE);
     if (s->connecting) {
         int error = 0;
@@ -394,15 +386,21 @@ static void on_writable(struct socket *s)
         }
         conn_on_writable(s->conn);
     }
-    leave(io);
 }
 
 static void on_ready(struct watch *w, unsigned what)
 {
-    if (what == WATCH_READ)
-        on_readable((struct socket *)(void *)w);
-    else
-        on_writable((struct socket *)(void *)w);
+    struct socket *s = (struct socket *)(void *)w;
+    struct io *io = s->io;
+    struct conn *c = s->conn;
+
+    enter(io);
+    if (what & WATCH_WRITE)
+        on_writable(s);
+    /* The socket may be gone now; its conn is not before the settling. */
+    if ((what & WATCH_READ) && c->socket == s && (w->wants & WATCH_READ))
+        on_readable(s);
+    leave(io);
 }
 
 static void start_connect(struct socket *s, const struct sockaddr *sa, socklen_t len)
