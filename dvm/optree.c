@@ -171,8 +171,8 @@ struct expr *build_expr_all(struct builder *b, struct expr *const *parts, int n)
     return e;
 }
 
-/* "col = col" between the two halves of a join's input: which columns. */
-static bool is_column_equality(const struct expr *e, int *x, int *y)
+
+bool build_is_equality(const struct expr *e, int *x, int *y)
 {
     if (e->n_holes != 2 || e->uses_time || strcmp(e->text, "__pgth0x = __pgth1x") != 0)
         return false;
@@ -246,7 +246,7 @@ static bool key_is_equated(struct op *side, int offset, int other_from, int othe
         for (int i = 0; i < n && !found; i++) {
             int x, y;
 
-            if (!is_column_equality(conjuncts[i], &x, &y))
+            if (!build_is_equality(conjuncts[i], &x, &y))
                 continue;
             found = (x == side->key[k] + offset && y >= other_from && y < other_to) ||
                     (y == side->key[k] + offset && x >= other_from && x < other_to);
@@ -270,6 +270,10 @@ struct op *build_join_op(struct builder *b, enum op_kind kind, struct op *l, str
     op->left = l;
     op->right = r;
     op->predicate = build_expr_all(b, conjuncts, n);
+    op->conjuncts = arena_new_array(b->a, struct expr *, (size_t)n);
+    if (n > 0)
+        memcpy(op->conjuncts, conjuncts, sizeof(*conjuncts) * (size_t)n);
+    op->n_conjuncts = n;
     memcpy(op->columns, l->columns, sizeof(*op->columns) * (size_t)nl);
     for (int i = 0; i < r->n_columns; i++) {
         op->columns[nl + i] = r->columns[i];
@@ -541,6 +545,7 @@ static struct op *build_from_where(struct builder *b, const struct query *q, str
         items[i] = build_filter(b, items[i], build_expr_all(b, own, n_own));
         op = op == NULL ? items[i] : build_join_op(b, OP_JOIN, op, items[i], here, n_here);
     }
+    op = build_ordered_joins(b, op);
     for (int i = 0; i < n_timed; i++)
         op = build_filter(b, op, timed[i]);
     return op;

@@ -89,6 +89,9 @@ struct op {
     int source; /* index among the plan's captured sources */
     /* OP_FILTER, OP_JOIN, OP_LEFT_JOIN: NULL is true */
     struct expr *predicate;
+    /* OP_JOIN, OP_LEFT_JOIN: the predicate's parts */
+    struct expr **conjuncts;
+    int n_conjuncts;
     /* OP_PROJECT: outputs; OP_GROUP and OP_DISTINCT_ON: key expressions over the child */
     struct expr **exprs;
     int n_exprs;

@@ -58,6 +58,10 @@ struct op *build_project(struct builder *b, struct op *child, struct expr **expr
 /* kind: OP_JOIN, OP_LEFT_JOIN. The conjuncts of ON are over the columns of both. */
 struct op *build_join_op(struct builder *b, enum op_kind kind, struct op *l, struct op *r,
                          struct expr **conjuncts, int n);
+/* "column = column": which ones. */
+bool build_is_equality(const struct expr *e, int *x, int *y);
+/* A tree of inner joins in the order that suits deltas (optree_joins.c); the columns of op. */
+struct op *build_ordered_joins(struct builder *b, struct op *op);
 /* names: of the keys, or NULL. */
 struct op *build_group_op(struct builder *b, struct op *child, struct expr **keys,
                           const char **names, int n_keys, struct op_aggregate *aggregates,
