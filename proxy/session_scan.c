@@ -52,8 +52,11 @@ static bool word_matches(struct str text, size_t i)
         return true;
     if (!starts_nocase(text, i, STR("temp")))
         return false;
-    return i == 0 || !is_identifier_byte(text.ptr[i - 1]) ||
-           (i >= 3 && starts_nocase(text, i - 3, STR("pg_")));
+    if (i >= 3 && starts_nocase(text, i - 3, STR("pg_")))
+        return true;
+    size_t end = i + (starts_nocase(text, i, STR("temporary")) ? 9 : 4);
+    return (i == 0 || !is_identifier_byte(text.ptr[i - 1])) &&
+           (end == text.len || !is_identifier_byte(text.ptr[end]));
 }
 
 static bool has_word(struct str text)
@@ -80,6 +83,33 @@ static const char *const telling_words[] = { "set",  "reset",   "listen", "unlis
                                              "load", "declare", "close",  "create",
                                              "drop", "do",      "discard" };
 
+/* A name, quoted or not. */
+static struct str name_at(struct str text, struct sql_token t)
+{
+    struct str s = { text.ptr + t.start, t.end - t.start };
+
+    return t.kind == SQL_QUOTED_IDENT && s.len > 2 ? (struct str){ s.ptr + 1, s.len - 2 } : s;
+}
+
+static bool is_called(struct str text, struct sql_token t, struct str name)
+{
+    return (t.kind == SQL_WORD || t.kind == SQL_QUOTED_IDENT) &&
+           str_equal_nocase(name_at(text, t), name);
+}
+
+/* UPDATE pg_settings calls set_config (manual: 54.24 pg_settings). */
+static bool updates_settings(struct sql_scanner *s)
+{
+    struct sql_token t = sql_scan_next(s);
+
+    if (sql_token_is(s->text, t, "only"))
+        t = sql_scan_next(s);
+    if (is_called(s->text, t, STR("pg_catalog")) &&
+        sql_token_is_symbol(s->text, sql_scan_next(s), '.'))
+        t = sql_scan_next(s);
+    return is_called(s->text, t, STR("pg_settings"));
+}
+
 /* White space of any kind, comments, parentheses and empty statements in front are skipped as the
  * server skips them, by its own rules. */
 static bool first_word_tells(struct str text)
@@ -100,7 +130,7 @@ static bool first_word_tells(struct str text)
             (i + n == text.len || !is_identifier_byte(text.ptr[i + n])))
             return true;
     }
-    return false;
+    return sql_token_is(text, t, "update") && updates_settings(&s);
 }
 
 bool session_scan_wants(struct str text, bool many)
@@ -123,7 +153,8 @@ bool session_scan_wants(struct str text, bool many)
 
 struct walk {
     struct sql_scanner s;
-    struct sql_token t; /* the current one */
+    struct sql_token t;    /* the current one */
+    struct sql_token last; /* the one before */
     struct session_found *found;
     struct arena *arena;
     int depth; /* of strings inside of strings */
@@ -136,6 +167,7 @@ static void walk_text(struct str text, bool scs, int depth, struct arena *a,
 
 static void step(struct walk *w)
 {
+    w->last = w->t;
     w->t = sql_scan_next(&w->s);
 }
 
@@ -178,19 +210,51 @@ static void add(struct text *list, struct str name)
     text_put_char(list, '\0');
 }
 
-static void found_name(struct walk *w, struct str name)
+static void drop(struct text *list, struct str name)
+{
+    struct text kept;
+
+    text_init(&kept);
+    for (size_t i = 0; i < list->len;) {
+        struct str one = str_from(list->ptr + i);
+        if (!str_equal_nocase(one, name))
+            add(&kept, one);
+        i += one.len + 1;
+    }
+    text_free(list);
+    *list = kept;
+}
+
+static void found_name(struct walk *w, struct str name, bool is_reset)
 {
     if (str_equal_nocase(name, STR("session_authorization"))) {
         w->found->touches |= SESSION_AUTHORIZATION;
         w->found->makes |= SESSION_AUTHORIZATION;
         return;
     }
+    if (str_equal_nocase(name, STR("seed"))) /* can't be read */
+        return;
     w->found->touches |= SESSION_SETTINGS;
     add(&w->found->names, name);
+    if (w->found->resets.len > 0)
+        drop(&w->found->resets, name);
+    if (is_reset)
+        add(&w->found->resets, name);
+}
+
+/* "= DEFAULT" */
+static bool is_default(struct walk *w)
+{
+    struct walk ahead = *w;
+
+    if (!is_symbol(&ahead, '=') && !is(&ahead, "to"))
+        return false;
+    step(&ahead);
+    return is(&ahead, "default");
 }
 
 /* "a.b.c" at the current token, and past it. */
-static void dotted_name(struct walk *w)
+static void dotted_name(struct walk *w, bool resets)
 {
     struct text name;
 
@@ -207,46 +271,72 @@ static void dotted_name(struct walk *w)
         step(w);
     }
     if (name.len > 0)
-        found_name(w, text_str(&name));
+        found_name(w, text_str(&name), resets || is_default(w));
     text_free(&name);
+}
+
+/* Most words that have a meaning behind SET may be a parameter's name too, as session.tenant. */
+static bool is_variable(const struct walk *w, bool resets)
+{
+    struct walk ahead = *w;
+
+    step(&ahead);
+    return is_symbol(&ahead, '.') || is_symbol(&ahead, '=') || is(&ahead, "to") ||
+           (resets && at_end(&ahead) && !is(w, "all"));
 }
 
 /* Behind SET or RESET: the forms that have words of their own (manual: SET). */
 static void parameter(struct walk *w, bool resets)
 {
-    if (is(w, "local") || is(w, "transaction") || is(w, "constraints") || is(w, "seed"))
-        return;
-    if (is(w, "session")) {
+    bool with_session = false;
+
+    if (!resets && is(w, "session") && !is_variable(w, resets)) {
         step(w);
-        if (is(w, "characteristics")) {
-            found_name(w, STR("default_transaction_isolation"));
-            found_name(w, STR("default_transaction_read_only"));
-            found_name(w, STR("default_transaction_deferrable"));
-            return;
-        }
-        if (is(w, "authorization")) {
-            step(w);
-            if (resets || is(w, "default")) {
-                w->found->ends |= SESSION_AUTHORIZATION;
-            } else {
-                w->found->touches |= SESSION_AUTHORIZATION;
-                w->found->makes |= SESSION_AUTHORIZATION;
-            }
-            return;
-        }
+        with_session = true;
     }
-    if (resets && is(w, "all")) {
+    if (is_variable(w, resets)) {
+        dotted_name(w, resets);
+        return;
+    }
+    if (!resets && is(w, "session")) {
+        step(w);
+        with_session = true;
+    }
+    if (is(w, "local") || is(w, "transaction") || is(w, "constraints"))
+        return;
+    if (resets && is(w, "session")) {
+        step(w);
+        with_session = true;
+    }
+    if (with_session && is(w, "characteristics")) {
+        found_name(w, STR("default_transaction_isolation"), false);
+        found_name(w, STR("default_transaction_read_only"), false);
+        found_name(w, STR("default_transaction_deferrable"), false);
+    } else if (with_session && is(w, "authorization")) {
+        step(w);
+        if (resets || is(w, "default")) {
+            w->found->ends |= SESSION_AUTHORIZATION;
+        } else {
+            w->found->touches |= SESSION_AUTHORIZATION;
+            w->found->makes |= SESSION_AUTHORIZATION;
+        }
+    } else if (resets && is(w, "all")) {
         w->found->touches |= SESSION_RESET_ALL;
+        text_clear(&w->found->resets);
     } else if (is(w, "time")) {
-        found_name(w, STR("timezone"));
+        step(w);
+        if (is(w, "zone"))
+            step(w);
+        found_name(w, STR("timezone"), resets || is(w, "default") || is(w, "local"));
     } else if (is(w, "names")) {
-        found_name(w, STR("client_encoding"));
+        step(w);
+        found_name(w, STR("client_encoding"), at_end(w) || is(w, "default"));
     } else if (is(w, "schema")) {
-        found_name(w, STR("search_path"));
+        found_name(w, STR("search_path"), false);
     } else if (is(w, "xml")) {
-        found_name(w, STR("xmloption"));
+        found_name(w, STR("xmloption"), false);
     } else {
-        dotted_name(w);
+        dotted_name(w, resets);
     }
 }
 
@@ -273,33 +363,50 @@ static void unlisten(struct walk *w)
 /* CREATE [OR REPLACE] [GLOBAL | LOCAL] TEMP …; with ON COMMIT DROP nothing is left. */
 static void create(struct walk *w)
 {
-    bool temporary = false, drops = false;
+    bool drops = false;
 
-    for (int i = 0; i < 5 && is_name(w) && !temporary; i++) {
-        temporary = is(w, "temp") || is(w, "temporary");
+    while (is(w, "or") || is(w, "replace") || is(w, "global") || is(w, "local"))
         step(w);
-    }
-    if (!temporary)
+    if (!is(w, "temp") && !is(w, "temporary"))
         return;
-    while (!at_end(w) && !drops) {
-        bool commit = is(w, "commit");
-        step(w);
-        drops = commit && is(w, "drop");
+    step(w);
+    for (struct walk ahead = *w; !at_end(&ahead) && !drops;) {
+        bool commit = is(&ahead, "commit");
+        step(&ahead);
+        drops = commit && is(&ahead, "drop");
     }
     w->found->touches |= SESSION_TEMP;
     if (!drops)
         w->found->makes |= SESSION_TEMP;
 }
 
+/* DECLARE name … CURSOR [WITH HOLD] FOR query; in PL/pgSQL, where DECLARE is another thing, too
+ * many tokens are looked at. */
 static void declare(struct walk *w)
 {
-    while (!at_end(w)) {
-        bool with = is(w, "with");
-        step(w);
-        if (with && is(w, "hold")) {
+    for (struct walk ahead = *w; !at_end(&ahead) && !is(&ahead, "for");) {
+        bool with = is(&ahead, "with");
+        step(&ahead);
+        if (with && is(&ahead, "hold")) {
             w->found->touches |= SESSION_CURSOR;
             w->found->makes |= SESSION_CURSOR;
         }
+    }
+}
+
+/* EXPLAIN ANALYZE runs the statement, which may be a CREATE TABLE AS. */
+static void explain(struct walk *w)
+{
+    bool analyzes = false, in_parens = is_symbol(w, '(');
+
+    while (!at_end(w) && (in_parens || is(w, "analyze") || is(w, "analyse") || is(w, "verbose"))) {
+        analyzes = analyzes || is(w, "analyze") || is(w, "analyse");
+        in_parens = in_parens && !is_symbol(w, ')');
+        step(w);
+    }
+    if (analyzes && is(w, "create")) {
+        step(w);
+        create(w);
     }
 }
 
@@ -334,84 +441,89 @@ static void statement(struct walk *w)
         w->found->ends |= SESSION_CURSOR;
     } else if (is(w, "drop") || is(w, "discard")) {
         w->found->ends |= SESSION_TEMP;
+    } else if (is(w, "explain")) {
+        step(w);
+        explain(w);
+    } else if (is(w, "update")) {
+        struct sql_scanner ahead = w->s;
+        if (updates_settings(&ahead)) {
+            w->found->touches |= SESSION_UNKNOWN_NAME;
+            w->found->makes |= SESSION_UNKNOWN_NAME;
+        }
     }
 }
 
-/* set_config(name, value, is_local), behind the name of the function. */
-static void set_config(struct walk *w)
+/* set_config(name, value, is_local), behind the name of the function. Its arguments are walked
+ * afterwards: they may call it too. */
+static void set_config(struct walk w)
 {
     const char *name = NULL;
-    int parens = 1, argument = 0;
+    int parens = 1, argument = 0, tokens = 0; /* of the third argument */
     bool local = false, lasting = false;
 
-    if (!is_symbol(w, '('))
+    if (!is_symbol(&w, '('))
         return;
-    step(w);
-    if (is_string(w)) {
-        name = value(w);
-        step(w);
-        if (!is_symbol(w, ',') && !is_symbol(w, ':'))
+    step(&w);
+    if (is_string(&w)) {
+        name = value(&w);
+        step(&w);
+        if (!is_symbol(&w, ',') && !is_symbol(&w, ':'))
             name = NULL;
     }
-    while (!at_end(w) && parens > 0) {
-        if (is_symbol(w, '('))
+    for (; !at_end(&w) && parens > 0; step(&w)) {
+        if (is_symbol(&w, '('))
             parens++;
-        else if (is_symbol(w, ')'))
+        else if (is_symbol(&w, ')'))
             parens--;
-        else if (parens == 1 && is_symbol(w, ','))
+        if (parens == 1 && is_symbol(&w, ','))
             argument++;
-        else if (argument == 2 && is(w, "true"))
-            local = true;
-        else if (argument == 2 && is(w, "false"))
-            lasting = true;
-        step(w);
+        else if (argument == 2 && parens > 0)
+            tokens++;
+        local = local || (argument == 2 && is(&w, "true"));
+        lasting = lasting || (argument == 2 && is(&w, "false"));
     }
-    if (local && !lasting)
+    if (local && tokens == 1)
         return;
     if (name != NULL && name[0] != '\0') {
-        found_name(w, str_from(name));
+        found_name(&w, str_from(name), false);
         return;
     }
-    w->found->touches |= SESSION_UNKNOWN_NAME;
-    if (lasting)
-        w->found->makes |= SESSION_UNKNOWN_NAME;
+    w.found->touches |= SESSION_UNKNOWN_NAME;
+    if (lasting && tokens == 1)
+        w.found->makes |= SESSION_UNKNOWN_NAME;
 }
 
 /* A name anywhere in a statement; moves on. */
 static void name(struct walk *w)
 {
-    struct str text = { w->s.text.ptr + w->t.start, w->t.end - w->t.start };
+    struct str text = name_at(w->s.text, w->t);
+    bool into_another =
+        sql_token_is(w->s.text, w->last, "insert") || sql_token_is(w->s.text, w->last, "merge");
 
-    if (w->t.kind == SQL_QUOTED_IDENT && text.len > 2)
-        text = (struct str){ text.ptr + 1, text.len - 2 };
+    step(w);
     if (str_equal_nocase(text, STR("set_config"))) {
-        step(w);
-        set_config(w);
-        return;
-    }
-    if (str_equal_nocase(text, STR("pg_temp"))) {
+        set_config(*w);
+    } else if (starts_nocase(text, 0, STR("pg_temp"))) {
         w->found->touches |= SESSION_TEMP;
-    } else if (str_equal_nocase(text, STR("into"))) {
-        step(w);
+    } else if (str_equal_nocase(text, STR("into")) && !into_another) {
         if (is(w, "local") || is(w, "global"))
             step(w);
         if (is(w, "temp") || is(w, "temporary")) {
+            step(w);
             w->found->touches |= SESSION_TEMP;
-            w->found->makes |= SESSION_TEMP;
+            if (is_name(w) && !is(w, "from"))
+                w->found->makes |= SESSION_TEMP;
         }
-        return;
-    } else if (text.len > 12 && (starts_nocase(text, 0, STR("pg_advisory_")) ||
-                                 starts_nocase(text, 0, STR("pg_try_advisory_")))) {
-        const char *kind = text.ptr + (text.ptr[3] == 't' || text.ptr[3] == 'T' ? 16 : 12);
-        struct str rest = { kind, (size_t)(text.ptr + text.len - kind) };
-        if (starts_nocase(rest, 0, STR("lock"))) {
+    } else if (starts_nocase(text, 0, STR("pg_advisory_")) ||
+               starts_nocase(text, 0, STR("pg_try_advisory_"))) {
+        size_t prefix = (text.ptr[3] | 0x20) == 't' ? 16 : 12;
+        if (starts_nocase(text, prefix, STR("lock"))) {
             w->found->touches |= SESSION_ADVISORY;
             w->found->makes |= SESSION_ADVISORY;
-        } else if (starts_nocase(rest, 0, STR("unlock"))) {
+        } else if (starts_nocase(text, prefix, STR("unlock"))) {
             w->found->ends |= SESSION_ADVISORY;
         }
     }
-    step(w);
 }
 
 /* In a DO block, and in strings inside of it, any word may begin a statement. */
@@ -463,6 +575,7 @@ void session_scan(struct str text, bool standard_conforming_strings, struct sess
 
     *out = (struct session_found){ 0 };
     text_init(&out->names);
+    text_init(&out->resets);
     text_init(&out->channels);
     text_init(&out->unlistens);
     arena_init(&arena);
@@ -473,6 +586,7 @@ void session_scan(struct str text, bool standard_conforming_strings, struct sess
 void session_found_free(struct session_found *f)
 {
     text_free(&f->names);
+    text_free(&f->resets);
     text_free(&f->channels);
     text_free(&f->unlistens);
 }

@@ -5,7 +5,8 @@
  * session_scan_wants finds out from the first word and one pass over the bytes. Other text is cut
  * into tokens. What is found is a suspicion: whether something was really left is what the server
  * is asked (proxy/session_state.h), so it errs towards yes, for strings in a DO block too.
- * Functions that keep state inside of their bodies are not seen.
+ * What functions leave is not seen but for PostgreSQL's own (set_config, advisory locks), nor is a
+ * statement that a DO block puts together from pieces.
  */
 #ifndef PGTRICKLE_PROXY_SESSION_SCAN_H
 #define PGTRICKLE_PROXY_SESSION_SCAN_H
@@ -35,6 +36,7 @@ struct session_found {
     unsigned ends;    /* may have been ended */
     /* Each followed by NUL. Channels are as the server has them: folded, at most 63 bytes. */
     struct text names;     /* settings */
+    struct text resets;    /* of these: those that were given back last; RESET ALL is a kind */
     struct text channels;  /* LISTEN */
     struct text unlistens; /* UNLISTEN; an empty one is UNLISTEN * */
 };
