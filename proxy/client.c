@@ -1875,7 +1875,8 @@ static bool let_go(struct client *c)
     if (c->lend != NULL || c->lend_block || !server_is_clean(s) ||
         !wire_reader_is_between(&c->reader))
         return false;
-    if (mode_of(c) == POOL_MODE_SESSION || !session_state_may_let_go(c)) {
+    bool nothing_left = session_state_may_let_go(c);
+    if (mode_of(c) == POOL_MODE_SESSION || !nothing_left) {
         if (c->discarded && s->owed.count == 0) {
             c->discarded = false;
             server_set_again(s);

@@ -106,7 +106,7 @@
     X(TLS_NEGOTIATION, server_tls_negotiation, "postgres", RELOAD, "How TLS with servers begins: postgres: they are asked, direct: at once (PostgreSQL 17 and later)") \
     X(TLS_PROTOCOLS, server_tls_protocols, "secure", RELOAD, "TLS versions towards servers")         \
     X(SSLMODE, server_tls_sslmode, "prefer", RELOAD, "TLS towards servers")                          \
-    X(SESSION_STATE, session_state, "pin", RELOAD, "State that cannot follow a client in transaction mode: pin its server, error, or ignore") \
+    X(SESSION_STATE, session_state, "pin", RELOAD, "State that cannot follow a client in transaction mode: pin its server, error, or ignore (docs/session-state.md)") \
     X(SHUTDOWN_MODE, shutdown_mode, "wait_for_clients", RELOAD, "What SIGTERM does: wait_for_clients, wait_for_servers, wait_for_transactions, immediate") \
     X(BOOL, so_reuseport, "0", BOOT, "SO_REUSEPORT on TCP listeners")                                \
     X(TIME, stats_period, "60", RELOAD, "Averaging window of SHOW STATS, and how often it is logged") \

@@ -20,9 +20,12 @@
 struct session {
     unsigned touched;      /* kinds, since the last look */
     struct text names;     /* settings that were touched, each with its NUL */
-    unsigned asked;        /* kinds, by the look that is under way; 0: none is */
+    struct text resets;    /* of the startup packet's settings: those that RESET named */
+    bool resets_done;      /* a statement of that kind is done, and nothing has failed since */
+    bool restores;         /* the look that is under way gives them back first */
+    unsigned asked;        /* kinds, by the look that is under way */
     struct text asked_for; /* names, in the order of its columns */
-    int look_results;      /* of its statements, so far */
+    int look_results;      /* of its statements, so far; -1: nothing is given back yet */
     bool look_failed;
     int heard_result;  /* the statement of the look that tells them */
     struct text heard; /* channels that its server listens to, each with its NUL */
@@ -76,6 +79,7 @@ static struct session *session_of(struct client *c)
     if (c->session == NULL) {
         c->session = mem_alloc(sizeof(*c->session));
         text_init(&c->session->names);
+        text_init(&c->session->resets);
         text_init(&c->session->asked_for);
         text_init(&c->session->heard);
         hearing_init(&c->session->hearing);
@@ -96,6 +100,7 @@ void session_state_on_request(struct client *c)
 void session_state_on_error(struct client *c)
 {
     listener_undo(&c->session->hearing);
+    c->session->resets_done = false;
 }
 
 void session_state_tell(struct client *c, bool before_ready)
@@ -117,6 +122,7 @@ void session_state_free(struct client *c)
     if (ss == NULL)
         return;
     text_free(&ss->names);
+    text_free(&ss->resets);
     text_free(&ss->asked_for);
     text_free(&ss->heard);
     free(ss);
@@ -141,6 +147,8 @@ void session_state_pack(const struct client *c, struct bytequeue *record)
         return;
     record_put_number(record, "session_touched", ss->touched);
     record_put(record, "session_names", text_str(&ss->names));
+    record_put(record, "session_resets", text_str(&ss->resets));
+    record_put_number(record, "session_resets_done", ss->resets_done);
     record_put_number(record, "session_pinned", ss->pinned);
     record_put_number(record, "session_pinned_at", ss->pinned_at_us);
     if (ss->pin_reason != NULL)
@@ -149,18 +157,21 @@ void session_state_pack(const struct client *c, struct bytequeue *record)
 
 void session_state_unpack(struct client *c, struct str record)
 {
-    struct str names, reason;
+    struct str names, resets, reason;
     unsigned touched = (unsigned)record_number(record, "session_touched");
     unsigned pinned = (unsigned)record_number(record, "session_pinned");
     bool has_reason = record_get(record, "session_pin_reason", &reason);
 
     record_get(record, "session_names", &names);
-    if (touched == 0 && pinned == 0 && !has_reason && names.len == 0)
+    record_get(record, "session_resets", &resets);
+    if (touched == 0 && pinned == 0 && !has_reason && names.len == 0 && resets.len == 0)
         return;
     struct session *ss = session_of(c);
     ss->touched = touched;
     ss->pinned = pinned;
     text_put_str(&ss->names, names);
+    text_put_str(&ss->resets, resets);
+    ss->resets_done = record_number(record, "session_resets_done") != 0;
     ss->pinned_at_us = record_number(record, "session_pinned_at");
     ss->pin_reason = has_reason ? "unknown state" : NULL;
 }
@@ -219,6 +230,38 @@ static void touch_names(struct client *c, const struct text *names)
     }
 }
 
+/* RESET gives a session its startup packet's values. The server's is another one than the client's:
+ * what the client asked for is given back by ourselves, when the transaction is over. */
+static void note_reset(struct client *c, struct str name)
+{
+    const char *startup = settings_get(c->startup, name);
+    int i = params_find(&proxy_of(c)->params_names, name);
+    const char *servers = i >= 0 ? params_get(&c->pool->parameters, i) : NULL;
+
+    if (startup == NULL || (servers != NULL && strcmp(servers, startup) == 0))
+        return;
+    struct session *ss = session_of(c);
+    if (has_name(&ss->resets, name))
+        return;
+    text_put_str(&ss->resets, name);
+    text_put_char(&ss->resets, '\0');
+}
+
+static void note_resets(struct client *c, const struct session_found *found)
+{
+    struct str rest = text_str(&found->resets), name, value;
+
+    while (next_name(&rest, &name))
+        note_reset(c, name);
+    if (!(found->touches & SESSION_RESET_ALL))
+        return;
+    for (size_t i = 0; i < settings_count(c->startup); i++) {
+        settings_at(c->startup, i, &name, &value);
+        if (!str_equal(name, STR("role"))) /* RESET ALL leaves it */
+            note_reset(c, name);
+    }
+}
+
 static enum session_next refuse(unsigned makes, struct err *e)
 {
     for (size_t i = 0; i < N_KINDS; i++) {
@@ -273,17 +316,24 @@ enum session_next session_state_on_text(struct client *c, struct str text, bool 
 {
     struct session_found found;
     enum session_next next = SESSION_GO_ON;
+    bool keeps = pool_mode_of(c->pool) == POOL_MODE_SESSION;
 
-    if (c->replication != REPLICATION_NONE || pool_mode_of(c->pool) == POOL_MODE_SESSION ||
+    if (c->replication != REPLICATION_NONE || (keeps && c->startup == NULL) ||
         !session_scan_wants(text, many))
         return SESSION_GO_ON;
     session_scan(text, standard_strings(c), &found);
+    if (keeps) {
+        note_resets(c, &found);
+        session_found_free(&found);
+        return SESSION_GO_ON;
+    }
     switch (config_session_state(proxy_of(c)->config, c->db->entry, c->pool->user->entry)) {
     case SESSION_STATE_ERROR:
         next = refuse(found.makes, e);
         break;
     case SESSION_STATE_IGNORE:
         found.touches &= SESSION_LISTEN | SESSION_UNLISTEN;
+        text_clear(&found.resets);
         found.ends = 0;
         break;
     case SESSION_STATE_PIN:
@@ -297,6 +347,7 @@ enum session_next session_state_on_text(struct client *c, struct str text, bool 
             unlisten(c, &found.unlistens);
         if (found.touches & SESSION_SETTINGS)
             touch_names(c, &found.names);
+        note_resets(c, &found);
         unsigned touches = found.touches & ~(unsigned)SESSION_SETTINGS;
         if (c->session != NULL)
             touches |= found.ends & c->session->pinned;
@@ -315,11 +366,51 @@ static void put_column(struct text *sql, bool *first)
     *first = false;
 }
 
+static void ask_for_all(struct client *c, const struct settings *list)
+{
+    struct text *asked_for = &c->session->asked_for;
+    struct str name, value;
+
+    for (size_t i = 0; i < settings_count(list); i++) {
+        settings_at(list, i, &name, &value);
+        if (has_name(asked_for, name) || needs_no_look(c, name))
+            continue;
+        text_put_str(asked_for, name);
+        text_put_char(asked_for, '\0');
+    }
+}
+
+/* One statement. RESET may have failed, been undone, or been followed by SET: what the session has
+ * set is left alone. pg_settings has no parameters of unknown extensions; without a value they are
+ * empty, which they may have been SET to, too: there the statement must have been seen to work. */
+static void put_restore(struct client *c, struct text *sql)
+{
+    struct str names = text_str(&c->session->resets), name;
+    bool first = true;
+
+    text_put(sql, "SELECT pg_catalog.set_config(s.n,s.v,false) FROM (VALUES ");
+    while (next_name(&names, &name)) {
+        const char *value = settings_get(c->startup, name);
+        text_put(sql, first ? "(" : ",(");
+        text_put_literal(sql, name);
+        text_put(sql, ",");
+        text_put_literal(sql, str_from(value != NULL ? value : ""));
+        text_put(sql, ")");
+        first = false;
+    }
+    text_put(sql, ") AS s(n,v) LEFT JOIN pg_catalog.pg_settings AS p ON pg_catalog.lower(p.name) "
+                  "OPERATOR(pg_catalog.=) s.n WHERE CASE WHEN p.name IS NULL THEN "
+                  "COALESCE(pg_catalog.current_setting(s.n,true),'') OPERATOR(pg_catalog.=) "
+                  "ANY(ARRAY['','none']) AND ");
+    text_put(sql, c->session->resets_done ? "true" : "false");
+    text_put(sql, " ELSE p.source OPERATOR(pg_catalog.<>) 'session' END;");
+}
+
 /* False: there is nothing to be asked. */
 static bool put_look(struct client *c, struct text *sql)
 {
     struct session *ss = c->session;
-    struct str names, name, value;
+    struct str names, name;
     bool first = true;
 
     for (size_t i = 0; i < N_KINDS; i++) {
@@ -334,13 +425,8 @@ static bool put_look(struct client *c, struct text *sql)
         }
     }
     if (ss->asked & SESSION_RESET_ALL) {
-        for (size_t i = 0; i < settings_count(c->settings); i++) {
-            settings_at(c->settings, i, &name, &value);
-            if (has_name(&ss->asked_for, name))
-                continue;
-            text_put_str(&ss->asked_for, name);
-            text_put_char(&ss->asked_for, '\0');
-        }
+        ask_for_all(c, c->settings);
+        ask_for_all(c, c->startup);
     }
     names = text_str(&ss->asked_for);
     while (next_name(&names, &name)) {
@@ -380,21 +466,27 @@ bool session_state_may_let_go(struct client *c)
 
     if (ss == NULL)
         return true;
+    bool is_due = ss->touched != 0 || ss->resets.len > 0;
     /* The next message is here and waits until nothing is owed: a look would be owed, and what the
      * message touches is noted each time that it tries. The look comes after it. */
-    if (ss->touched != 0 && c->conn.held)
+    if (is_due && c->conn.held)
         return false;
-    if (ss->touched != 0 && ss->asked == 0) {
+    if (is_due && ss->asked == 0 && !ss->restores) {
         ss->asked = ss->touched;
         ss->touched = 0;
         swap = ss->asked_for;
         ss->asked_for = ss->names;
         ss->names = swap;
         text_clear(&ss->names);
-        ss->look_results = 0;
         ss->look_failed = false;
         text_clear(&ss->heard);
         text_init(&sql);
+        ss->restores = ss->resets.len > 0;
+        ss->look_results = ss->restores ? -1 : 0;
+        if (ss->restores)
+            put_restore(c, &sql);
+        text_clear(&ss->resets);
+        ss->resets_done = false;
         bool asks = put_look(c, &sql);
         ss->heard_result = asks ? 1 : 0;
         if (ss->asked & SESSION_LISTEN) {
@@ -402,19 +494,20 @@ bool session_state_may_let_go(struct client *c)
             text_put(&sql, "SELECT pg_catalog.pg_listening_channels();UNLISTEN *");
             asks = true;
         }
-        if (asks) {
-            wire_encode_query(&c->server->conn.out, text_str(&sql));
-            conn_flush(&c->server->conn);
-            server_owe(c->server, ENDS_QUERY, REPLY_SWALLOWED)->looks = true;
-        } else {
+        if (!asks) {
             set_pinned(c, ss->pinned | (ss->asked & STICKY));
             if (ss->asked & SESSION_UNLISTEN)
                 listener_settle(c, &ss->hearing, (struct str){ "", 0 });
             ss->asked = 0;
         }
+        if (sql.len > 0) {
+            wire_encode_query(&c->server->conn.out, text_str(&sql));
+            conn_flush(&c->server->conn);
+            server_owe(c->server, ENDS_QUERY, REPLY_SWALLOWED)->looks = true;
+        }
         text_free(&sql);
     }
-    return ss->asked == 0 && ss->pinned == 0 && ss->pin_reason == NULL;
+    return ss->asked == 0 && !ss->restores && ss->pinned == 0 && ss->pin_reason == NULL;
 }
 
 void session_state_on_look_row(struct client *c, struct str body)
@@ -425,7 +518,7 @@ void session_state_on_look_row(struct client *c, struct str body)
     struct str names, name, value;
     bool is_null;
 
-    if (ss == NULL)
+    if (ss == NULL || ss->look_results < 0)
         return;
     if ((ss->asked & SESSION_LISTEN) && ss->look_results == ss->heard_result) {
         wire_u16(&row);
@@ -484,10 +577,10 @@ void session_state_on_look_done(struct client *c)
 
     if (ss == NULL)
         return;
-    if (ss->look_failed || ss->look_results == 0) {
+    if (ss->look_failed || (ss->asked != 0 && ss->look_results <= 0)) {
         session_state_pin(c, "unknown state");
         text_clear(&ss->heard);
-    } else {
+    } else if (ss->asked != 0) {
         settings_unref(c->server->settings);
         c->server->settings = settings_ref(c->settings);
         c->server->settings_doubt = false;
@@ -496,6 +589,7 @@ void session_state_on_look_done(struct client *c)
         listener_settle(c, &ss->hearing, text_str(&ss->heard));
     text_clear(&ss->heard);
     ss->asked = 0;
+    ss->restores = false;
     text_clear(&ss->asked_for);
 }
 
@@ -541,7 +635,8 @@ enum session_left session_state_left(const struct client *c)
         return SESSION_LEFT_NOTHING;
     if ((ss->pinned | ss->touched | ss->asked) & SESSION_LOAD)
         return SESSION_LEFT_MORE;
-    return ss->pinned != 0 || ss->touched != 0 || ss->asked != 0 || ss->pin_reason != NULL
+    return ss->pinned != 0 || ss->touched != 0 || ss->asked != 0 || ss->restores ||
+                   ss->pin_reason != NULL
                ? SESSION_LEFT_STATE
                : SESSION_LEFT_NOTHING;
 }
@@ -549,23 +644,26 @@ enum session_left session_state_left(const struct client *c)
 void session_state_on_tag(struct client *c, struct str tag)
 {
     struct server *s = c->server;
+    bool sets = str_equal(tag, STR("SET")) || str_equal(tag, STR("RESET"));
 
+    if (sets && c->session != NULL)
+        c->session->resets_done = c->session->resets.len > 0;
     if (str_equal(tag, STR("DISCARD ALL"))) {
         client_on_session_discarded(c);
         if (c->session != NULL) {
             c->session->touched &= SESSION_LOAD;
             listener_forget(c, &c->session->hearing);
             text_clear(&c->session->names);
+            text_clear(&c->session->resets);
             c->session->pin_reason = NULL;
             set_pinned(c, c->session->pinned & SESSION_LOAD);
         }
     } else if (str_equal(tag, STR("ROLLBACK"))) {
         if (c->session != NULL)
             listener_undo(&c->session->hearing);
-    } else if ((str_equal(tag, STR("SET")) || str_equal(tag, STR("RESET"))) &&
-               (pool_mode_of(c->pool) == POOL_MODE_SESSION ||
-                config_session_state(proxy_of(c)->config, c->db->entry, c->pool->user->entry) ==
-                    SESSION_STATE_IGNORE)) {
+    } else if (sets && (pool_mode_of(c->pool) == POOL_MODE_SESSION ||
+                        config_session_state(proxy_of(c)->config, c->db->entry,
+                                             c->pool->user->entry) == SESSION_STATE_IGNORE)) {
         s->settings_doubt = s->settings != NULL;
     }
 }

@@ -209,6 +209,41 @@ def test_discard_all_gives_back_what_the_startup_packet_asked_for(world):
             expect("app.x", a.execute("SELECT current_setting('app.x', true)").fetchone()[0] or "", "")
 
 
+@smoke
+def test_reset_gives_back_what_the_startup_packet_asked_for(world):
+    """As PostgreSQL does it: a direct connection with the same startup packet is asked too."""
+    options = "-c statement_timeout=17s -c app.tenant=5 -c DateStyle=German -c search_path=a,b"
+    names = ("statement_timeout", "app.tenant", "DateStyle", "search_path", "work_mem", "application_name")
+    steps = ("RESET statement_timeout", "SET statement_timeout = 5", "RESET ALL",
+             "SET statement_timeout = 6; SET app.tenant = 'x'; SET DateStyle = 'SQL'; SET work_mem = '5MB'",
+             "RESET statement_timeout; RESET app.tenant", "RESET DateStyle", "SET search_path = c",
+             "SET search_path TO DEFAULT", "SET app.tenant = ''", "RESET work_mem",
+             "SET statement_timeout = 7", "SELECT 1/0; RESET ALL", "RESET ALL; SET statement_timeout = 8",
+             "BEGIN; RESET statement_timeout", "ROLLBACK", "BEGIN; RESET ALL", "COMMIT",
+             "SET application_name = 'x'", "RESET application_name",
+             "DO $$ BEGIN SET statement_timeout = 9; RESET statement_timeout; END $$",
+             "CREATE TEMP TABLE pins (a int); SET statement_timeout = 9", "RESET ALL")
+    for mode in ("transaction", "session"):
+        with pooler(world, pool_mode=mode, default_pool_size=2) as d, \
+                d.connect(options=options, application_name="me") as a, d.connect() as b, \
+                world.cluster.connect(options=options, application_name="me") as direct:
+            for step in steps:
+                for conn in (a, direct):
+                    with contextlib.suppress(psycopg.errors.DivisionByZero):
+                        conn.execute(step)
+                if "BEGIN" in step and "DO" not in step:
+                    continue
+                for name in names:
+                    # In two transactions, and with another client between them.
+                    wanted = show(direct, name)
+                    expect(f"{name} after {step} ({mode})", show(a, name), wanted)
+                    b.execute("SELECT 1")
+                    expect(f"{name} after {step} ({mode})", show(a, name), wanted)
+                # At login we know no more than what was asked for.
+                told = [c.info.parameter_status("DateStyle").split(",")[0] for c in (a, direct)]
+                expect(f"the DateStyle that the driver knows after {step} ({mode})", *told)
+
+
 # ---- what can't follow ----------------------------------------------------------------------------
 
 
