@@ -171,7 +171,6 @@ struct expr *build_expr_all(struct builder *b, struct expr *const *parts, int n)
     return e;
 }
 
-
 bool build_is_equality(const struct expr *e, int *x, int *y)
 {
     if (e->n_holes != 2 || e->uses_time || strcmp(e->text, "__pgth0x = __pgth1x") != 0)

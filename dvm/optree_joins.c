@@ -77,8 +77,9 @@ static int only_leaf(const struct chain *c, const struct expr *e)
     return only;
 }
 
-static void push_down(struct chain *c)
+static bool push_down(struct chain *c)
 {
+    int n = c->n_conjuncts;
     struct expr **own = arena_new_array(c->b->a, struct expr *, (size_t)c->n_conjuncts);
 
     for (int leaf = 0; leaf < c->n_leaves; leaf++) {
@@ -93,6 +94,7 @@ static void push_down(struct chain *c)
         c->n_conjuncts = n_left;
         c->leaves[leaf] = build_filter(c->b, c->leaves[leaf], build_expr_all(c->b, own, n_own));
     }
+    return c->n_conjuncts < n;
 }
 
 /* ---- the order ----------------------------------------------------------------------------- */
@@ -246,6 +248,14 @@ static struct op *join_in_order(struct chain *c, const int *order, int *place)
     return op;
 }
 
+static bool is_in_place(const int *order, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (order[i] != i)
+            return false;
+    return true;
+}
+
 struct op *build_ordered_joins(struct builder *b, struct op *op)
 {
     struct chain c = { .b = b };
@@ -254,6 +264,7 @@ struct op *build_ordered_joins(struct builder *b, struct op *op)
     const char **names;
     struct expr **exprs;
     int *order, *place;
+    bool pushed;
 
     if (op->kind != OP_JOIN)
         return op;
@@ -262,27 +273,27 @@ struct op *build_ordered_joins(struct builder *b, struct op *op)
     c.start = arena_new_array(b->a, int, (size_t)n_leaves);
     c.conjuncts = arena_new_array(b->a, struct expr *, (size_t)n_conjuncts);
     flatten(&c, op, 0);
-    push_down(&c);
+    pushed = push_down(&c);
     order = arena_new_array(b->a, int, (size_t)n_leaves);
-    place = arena_new_array(b->a, int, (size_t)op->n_columns);
     if (n_leaves > 2)
         choose_order(&c, order);
     else
         order[1] = 1;
+    if (!pushed && is_in_place(order, n_leaves))
+        return op;
+    place = arena_new_array(b->a, int, (size_t)op->n_columns);
     joined = join_in_order(&c, order, place);
+    if (is_in_place(order, n_leaves))
+        return joined;
     exprs = arena_new_array(b->a, struct expr *, (size_t)op->n_columns);
     names = arena_new_array(b->a, const char *, (size_t)op->n_columns);
     for (int i = 0; i < op->n_columns; i++) {
         exprs[i] = build_column_expr(b, place[i]);
         names[i] = op->columns[i].name;
     }
-    for (int i = 0; i < n_leaves; i++)
-        if (order[i] != i) {
-            project = build_project(b, joined, exprs, names, op->n_columns);
-            project->has_key = op->has_key;
-            project->key = op->key;
-            project->n_key = op->n_key;
-            return project;
-        }
-    return joined;
+    project = build_project(b, joined, exprs, names, op->n_columns);
+    project->has_key = op->has_key;
+    project->key = op->key;
+    project->n_key = op->n_key;
+    return project;
 }
