@@ -229,6 +229,8 @@ static const char *strategy_name(enum strategy s)
         return "full";
     case STRATEGY_LINEAR:
         return "linear";
+    case STRATEGY_PARTITION:
+        return "partition";
     case STRATEGY_RECOMPUTE:
         return "recompute";
     case STRATEGY_ALGEBRAIC:

@@ -92,6 +92,9 @@ struct expr *build_resolve(struct builder *b, const struct qexpr *q, const struc
         case HOLE_AGG:
             e->holes[i].column = n_groups + h->index;
             break;
+        case HOLE_WINDOW:
+            e->holes[i].column = s->windows[h->index];
+            break;
         case HOLE_TIME:
             e->holes[i] = (struct expr_hole){ -1, h->name };
             break;
@@ -192,33 +195,48 @@ struct op *build_filter(struct builder *b, struct op *child, struct expr *predic
     op->left = child;
     op->predicate = predicate;
     memcpy(op->columns, child->columns, sizeof(*op->columns) * (size_t)child->n_columns);
+    op->carry = child->carry;
+    op->n_carry = child->n_carry;
     if (child->has_key)
         build_set_key(b, op, child->key, child->n_key);
     return op;
 }
 
-/* Named outputs, then the child's key where the named ones lack it. */
+/* Where exprs, n of them and more at the end when it must be, show the child's columns. */
+static int *carry_columns(struct builder *b, const int *columns, int n_columns, struct expr **exprs,
+                          int *n)
+{
+    int *at = arena_new_array(b->a, int, (size_t)n_columns);
+
+    for (int k = 0; k < n_columns; k++) {
+        at[k] = -1;
+        for (int i = 0; i < *n && at[k] < 0; i++)
+            if (expr_plain_column(exprs[i]) == columns[k])
+                at[k] = i;
+        if (at[k] < 0) {
+            at[k] = *n;
+            exprs[(*n)++] = build_column_expr(b, columns[k]);
+        }
+    }
+    return at;
+}
+
+/* Named outputs, then the child's key and partition where the named ones lack them. */
 struct op *build_project(struct builder *b, struct op *child, struct expr **exprs,
                          const char **names, int n)
 {
     int n_key = child->has_key ? child->n_key : 0;
-    int *key = arena_new_array(b->a, int, (size_t)n_key);
-    struct expr **all = arena_new_array(b->a, struct expr *, (size_t)(n + n_key));
+    struct expr **all = arena_new_array(b->a, struct expr *, (size_t)(n + n_key + child->n_carry));
     struct op *op;
     int n_all = n;
+    int *key, *carry;
 
     memcpy(all, exprs, sizeof(*all) * (size_t)n);
-    for (int k = 0; k < n_key; k++) {
-        key[k] = -1;
-        for (int i = 0; i < n && key[k] < 0; i++)
-            if (expr_plain_column(exprs[i]) == child->key[k])
-                key[k] = i;
-        if (key[k] < 0) {
-            key[k] = n_all;
-            all[n_all++] = build_column_expr(b, child->key[k]);
-        }
-    }
+    key = carry_columns(b, child->key, n_key, all, &n_all);
+    carry = carry_columns(b, child->carry, child->n_carry, all, &n_all);
     op = build_new_op(b, OP_PROJECT, n_all);
+    op->carry = carry;
+    op->n_carry = child->n_carry;
     op->left = child;
     op->exprs = all;
     op->n_exprs = n_all;
@@ -607,6 +625,13 @@ static struct op *build_select(struct builder *b, const struct query *q)
         for (int i = 0; i < n_timed; i++)
             op = build_filter(b, op, timed[i]);
     }
+    if (q->n_windows > 0) {
+        if (q->grouped)
+            s = (struct scope){ 0 };
+        names = &s;
+        if ((op = build_windows(b, q, op, &s)) == NULL)
+            return NULL;
+    }
     if (q->distinct == DISTINCT_ON && (op = build_distinct_on(b, q, op, names)) == NULL)
         return NULL;
     for (int i = 0; i < q->n_targets; i++) {
@@ -685,6 +710,29 @@ static void need_aggregate(const struct op_aggregate *g, bool *wanted)
     need_expr(g->filter, wanted);
 }
 
+static void need_window(struct op *op, bool *wanted)
+{
+    const struct op *child = op->left;
+    bool ties = false;
+
+    for (int i = 0; i < op->n_exprs; i++)
+        op->needed[expr_plain_column(op->exprs[i])] = true;
+    for (int i = 0; i < op->n_windows; i++) {
+        const struct op_window *w = &op->windows[i];
+
+        if (!op->needed[child->n_columns + i])
+            continue;
+        ties = ties || w->ties != TIES_NONE;
+        need_expr(w->call, wanted);
+        for (int k = 0; k < w->n_sort; k++)
+            need_expr(w->sort[k], wanted);
+    }
+    for (int i = 0; i < child->n_columns; i++)
+        wanted[i] = wanted[i] || op->needed[i];
+    for (int i = 0; ties && child->has_key && i < child->n_key; i++)
+        wanted[child->key[i]] = true;
+}
+
 static void need_children(struct op *op, bool *wanted)
 {
     switch (op->kind) {
@@ -703,6 +751,7 @@ static void need_children(struct op *op, bool *wanted)
     case OP_PROJECT:
     case OP_GROUP:
     case OP_DISTINCT_ON:
+    case OP_WINDOW:
         need(op->left, wanted);
         break;
     }
@@ -741,6 +790,9 @@ static void need(struct op *op, const bool *wanted)
         }
         for (int i = 0; i < op->n_sort; i++)
             need_expr(op->sort[i], input);
+        break;
+    case OP_WINDOW:
+        need_window(op, input);
         break;
     case OP_PROJECT:
         for (int i = 0; i < op->n_columns; i++)
@@ -802,6 +854,8 @@ const char *op_kind_name(enum op_kind kind)
         return "Aggregate";
     case OP_DISTINCT_ON:
         return "Distinct On";
+    case OP_WINDOW:
+        return "Window";
     }
     return "?";
 }
@@ -846,7 +900,7 @@ static void dump(const struct op *op, int depth, struct text *out)
         dump_expr(op, op->predicate, out);
         text_put(out, ")");
     }
-    if (op->kind == OP_GROUP || op->kind == OP_DISTINCT_ON) {
+    if (op->kind == OP_GROUP || op->kind == OP_DISTINCT_ON || op->kind == OP_WINDOW) {
         text_put(out, " by (");
         for (int i = 0; i < op->n_exprs; i++) {
             text_put(out, i > 0 ? ", " : "");
@@ -855,6 +909,8 @@ static void dump(const struct op *op, int depth, struct text *out)
         text_put(out, ")");
         for (int i = 0; i < op->n_aggregates; i++)
             text_printf(out, "%s%s", i > 0 ? ", " : ": ", op->aggregates[i].function);
+        for (int i = 0; i < op->n_windows; i++)
+            text_printf(out, "%s%s", i > 0 ? ", " : ": ", op->windows[i].name);
     }
     text_put(out, "\n");
     if (op->left != NULL)

@@ -49,7 +49,8 @@ enum op_kind {
     OP_LEFT_JOIN,
     OP_UNION_ALL,
     OP_GROUP,
-    OP_DISTINCT_ON
+    OP_DISTINCT_ON,
+    OP_WINDOW
 };
 
 struct op_column {
@@ -74,6 +75,23 @@ struct op_aggregate {
     struct value_type *arg_types; /* per argument (types.c); unknown when the column isn't needed */
 };
 
+/* What breaks the ties that ORDER BY leaves: rows must be numbered alike each time. */
+enum window_ties {
+    TIES_NONE,   /* ORDER BY leaves none, or they make no difference */
+    TIES_IN,     /* ORDER BY goes on with all that tells rows apart */
+    TIES_BEFORE, /* that would change the frame: the rows come sorted by it already */
+};
+
+struct op_window {
+    struct expr *call;
+    const char *name; /* for people */
+    struct expr **sort;
+    const char **sort_suffix;
+    int n_sort;
+    const char *frame;
+    enum window_ties ties;
+};
+
 struct op {
     enum op_kind kind;
     int id; /* names CTEs */
@@ -83,6 +101,8 @@ struct op {
     bool has_key; /* rows are unique by the columns in key (none: at most one row) */
     int *key;
     int n_key;
+    int *carry; /* OP_WINDOW, and what is linear above: its PARTITION BY's columns */
+    int n_carry;
     struct op *left, *right; /* left is the only child of unary operators */
     /* OP_SCAN */
     const struct cat_table *table;
@@ -92,7 +112,8 @@ struct op {
     /* OP_JOIN, OP_LEFT_JOIN: the predicate's parts */
     struct expr **conjuncts;
     int n_conjuncts;
-    /* OP_PROJECT: outputs; OP_GROUP and OP_DISTINCT_ON: key expressions over the child */
+    /* OP_PROJECT: outputs; OP_GROUP, OP_DISTINCT_ON, OP_WINDOW (PARTITION BY): key expressions over
+     * the child */
     struct expr **exprs;
     int n_exprs;
     /* OP_GROUP: columns are the keys, then these. OP_GROUP without aggregates is DISTINCT */
@@ -102,7 +123,10 @@ struct op {
     struct expr **sort;
     const char **sort_suffix;
     int n_sort;
-    /* OP_GROUP, OP_DISTINCT_ON: what PostgreSQL says of the types (types.c) */
+    /* OP_WINDOW: columns are the child's, then these */
+    struct op_window *windows;
+    int n_windows;
+    /* OP_GROUP, OP_DISTINCT_ON, OP_WINDOW: what PostgreSQL says of the types (types.c) */
     struct value_type *key_types;   /* per expression */
     struct value_type *input_types; /* per column of the child that is needed */
 };

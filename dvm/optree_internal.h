@@ -16,6 +16,7 @@ struct scope_column {
 struct scope {
     struct scope_column *columns;
     int n;
+    const int *windows; /* where the query's window calls are */
 };
 
 struct builder {
@@ -70,6 +71,10 @@ struct op *build_group_op(struct builder *b, struct op *child, struct expr **key
 struct op *build_distinct(struct builder *b, struct op *child, int n);
 /* Only the first n columns, without those that carry keys. */
 struct op *build_named_only(struct builder *b, struct op *child, int n);
+/* The window calls of q above child, one operator for each PARTITION BY; windows of the scope is
+ * filled. s: the names of child, with n 0 above a grouping. */
+struct op *build_windows(struct builder *b, const struct query *q, struct op *child,
+                         struct scope *s);
 /* Whether the expressions hold every column of child's key as it is. */
 bool build_covers_key(const struct op *child, struct expr **exprs, int n);
 

@@ -135,7 +135,7 @@ static const struct op *find_group(const struct op *root, bool *filtered)
         *filtered = *filtered || op->kind == OP_FILTER;
         op = op->left;
     }
-    return op->kind == OP_GROUP || op->kind == OP_DISTINCT_ON ? op : NULL;
+    return op->kind == OP_GROUP || op->kind == OP_DISTINCT_ON || op->kind == OP_WINDOW ? op : NULL;
 }
 
 const struct op *plan_find_scan(const struct op *root)
@@ -240,6 +240,12 @@ static void choose_states(struct planner *p)
     }
 }
 
+/* Whether a row's key is a value of the row itself: it may change its looks. */
+static bool has_own_key(const struct planner *p)
+{
+    return p->strategy == STRATEGY_LINEAR || p->strategy == STRATEGY_PARTITION;
+}
+
 static void add_column(struct planner *p, const char *name, const char *type, bool hidden,
                        bool not_null, struct value_type facts)
 {
@@ -263,7 +269,7 @@ void planner_init(struct planner *p, struct arena *a, const struct dvm_definitio
         p->strategy = STRATEGY_LINEAR;
     }
     if (tree != NULL && p->group != NULL) {
-        p->strategy = STRATEGY_RECOMPUTE;
+        p->strategy = p->group->kind == OP_WINDOW ? STRATEGY_PARTITION : STRATEGY_RECOMPUTE;
         algebraic = p->group->kind == OP_GROUP && !filtered;
         for (int i = 0; algebraic && i < p->group->n_aggregates; i++)
             algebraic = !p->group->needed[p->group->n_exprs + i] ||
@@ -297,7 +303,7 @@ void planner_init(struct planner *p, struct arena *a, const struct dvm_definitio
         p->n_key = tree->root->n_key;
     }
     /* Keys that pg_catalog can't compare are of no use: a bag. */
-    for (int i = 0; p->strategy == STRATEGY_LINEAR && i < p->n_key; i++)
+    for (int i = 0; has_own_key(p) && i < p->n_key; i++)
         if (!p->columns[p->key[i]].facts.has_equality)
             p->n_key = 0;
     p->images = p->n_key > 0 || tree == NULL || delta_rows_have_images(tree->root);
@@ -382,8 +388,7 @@ void plan_put_on_conflict(struct planner *p, struct text *out, bool only_changed
         struct text value;
 
         /* A linear key is the row's own, and may change its looks. */
-        if (plan_is_key(p, i) &&
-            (p->strategy != STRATEGY_LINEAR || value_is_exact(&p->columns[i].facts)))
+        if (plan_is_key(p, i) && (!has_own_key(p) || value_is_exact(&p->columns[i].facts)))
             continue;
         text_put(out, first ? "UPDATE SET " : ", ");
         text_put_ident(out, p->columns[i].name);
@@ -540,7 +545,7 @@ void plan_put_summed(struct planner *p, struct text *out, const char *rows, bool
 
         snprintf(value, sizeof(value), "x.c%d", i);
         text_put(out, i > 0 ? ", " : " GROUP BY ");
-        if (images && (p->strategy == STRATEGY_LINEAR || !plan_is_key(p, i)))
+        if (images && (has_own_key(p) || !plan_is_key(p, i)))
             put_image_key(out, &p->columns[i].facts, value);
         else
             put_comparable(out, &p->columns[i].facts, value);
@@ -970,6 +975,8 @@ const char *plan_delta(struct planner *p, enum delta_from from, uint64_t changed
         if (from != DELTA_FROM_BUFFER && p->scan != NULL && p->n_key > 0)
             return put_recompute(p, &d, p->scan, into);
         return plan_linear(p, &d, into);
+    case STRATEGY_PARTITION:
+        return plan_partition(p, &d, into);
     case STRATEGY_RECOMPUTE:
         return put_recompute(p, &d, p->group, into);
     case STRATEGY_ALGEBRAIC:
@@ -1052,7 +1059,7 @@ void plan_put_create(struct planner *p, const char ***sql, int *n)
 {
     struct text out, hash;
 
-    *sql = arena_new_array(p->a, const char *, 2);
+    *sql = arena_new_array(p->a, const char *, 3);
     *n = 0;
     text_init(&out);
     text_put(&out, "CREATE TABLE ");
@@ -1077,7 +1084,8 @@ void plan_put_create(struct planner *p, const char ***sql, int *n)
         }
         text_put(&out, ") NULLS NOT DISTINCT");
         (*sql)[(*n)++] = plan_finish(p, &out);
-    } else if (p->group == NULL && put_row_hash(p, &hash, NULL, false)) {
+    } else if ((p->group == NULL || p->strategy == STRATEGY_PARTITION) &&
+               put_row_hash(p, &hash, NULL, false)) {
         text_put(&out, "CREATE INDEX ON ");
         plan_put_target(p, &out);
         text_printf(&out, " (%s)", hash.ptr);
@@ -1086,4 +1094,16 @@ void plan_put_create(struct planner *p, const char ***sql, int *n)
         text_free(&out);
     }
     text_free(&hash);
+    if (p->strategy == STRATEGY_PARTITION && p->tree->root->n_carry > 0) {
+        text_init(&out);
+        text_put(&out, "CREATE INDEX ON ");
+        plan_put_target(p, &out);
+        text_put(&out, " (");
+        for (int i = 0; i < p->tree->root->n_carry; i++) {
+            text_put(&out, i > 0 ? ", " : "");
+            text_put_ident(&out, p->columns[p->tree->root->carry[i]].name);
+        }
+        text_put(&out, ")");
+        (*sql)[(*n)++] = plan_finish(p, &out);
+    }
 }

@@ -1,7 +1,8 @@
 /* An operator tree -> the SQL that keeps a stream table equal to it.
  *
- * Three strategies, by what stands at the root below projections and filters:
+ * The strategies, by what stands at the root below projections and filters:
  *   linear       no grouping: the delta's rows are what to apply, by key or as a bag
+ *   partition    window functions: affected partitions are evaluated anew and compared, row by row
  *   recompute    GROUP BY, DISTINCT ON: affected keys are evaluated anew and compared with the
  *                stored rows
  *   algebraic    GROUP BY with COUNT, SUM, AVG that have inverses, DISTINCT: added to the stored
@@ -17,7 +18,13 @@
 #include "dvm/dvm.h"
 #include "dvm/optree.h"
 
-enum strategy { STRATEGY_FULL, STRATEGY_LINEAR, STRATEGY_RECOMPUTE, STRATEGY_ALGEBRAIC };
+enum strategy {
+    STRATEGY_FULL,
+    STRATEGY_LINEAR,
+    STRATEGY_PARTITION,
+    STRATEGY_RECOMPUTE,
+    STRATEGY_ALGEBRAIC
+};
 
 /* A running count or sum that an aggregate is computed from. */
 struct state {
@@ -46,7 +53,7 @@ struct planner {
     const struct catalog *cat;
     const struct optree *tree; /* NULL: full */
     enum strategy strategy;
-    const struct op *group; /* the grouping operator at the root, or NULL */
+    const struct op *group; /* the grouping (or window) operator at the root, or NULL */
     const struct op *scan;  /* the only scan, when all above it is linear; or NULL */
     struct st_column *columns;
     int n_columns;

@@ -18,6 +18,8 @@ void plan_put_summed(struct planner *p, struct text *out, const char *rows, bool
 void plan_put_apply_rows(struct planner *p, struct text *out, bool images, const char *into);
 /* The refresh row of CTEs ups (inserted), del; rows: what is counted as the delta. */
 void plan_put_result(struct text *out, const char *rows, const char *into);
+/* The statement of STRATEGY_PARTITION. */
+const char *plan_partition(struct planner *p, struct delta *d, const char *into);
 /* t's text in the arena; t is freed. */
 const char *plan_finish(struct planner *p, struct text *t);
 

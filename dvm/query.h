@@ -14,6 +14,7 @@ enum hole_kind {
     HOLE_GROUP,  /* the n-th GROUP BY expression */
     HOLE_AGG,    /* the n-th aggregate of the query */
     HOLE_TIME,   /* the refresh's timestamptz */
+    HOLE_WINDOW, /* the n-th window call of the query */
 };
 
 struct hole {
@@ -21,7 +22,7 @@ struct hole {
     const char *schema; /* of the qualifier; NULL when not written */
     const char *qualifier;
     const char *name;
-    int index; /* HOLE_GROUP, HOLE_AGG */
+    int index; /* HOLE_GROUP, HOLE_AGG, HOLE_WINDOW */
 };
 
 struct qexpr {
@@ -84,6 +85,19 @@ struct qtarget {
     struct qexpr *expr;
 };
 
+/* One call with OVER. */
+struct qwindow {
+    struct qexpr *call;   /* without OVER */
+    const char *function; /* bare name of a function of pg_catalog; else NULL */
+    struct qexpr **partition;
+    int n_partition;
+    struct qsort *sort;
+    int n_sort;
+    const char *frame; /* "ROWS BETWEEN … EXCLUDE TIES"; "" for the default */
+    bool peers;        /* the frame's bounds are groups of peers, so ORDER BY must stay as it is */
+    const char *key;   /* the whole call, written back: equal keys, equal calls */
+};
+
 enum query_kind { QUERY_SELECT, QUERY_UNION_ALL };
 enum distinct_kind { DISTINCT_NONE, DISTINCT_ROWS, DISTINCT_ON };
 
@@ -102,6 +116,8 @@ struct query {
     struct qagg **aggs;
     int n_aggs;
     struct qexpr *having;
+    struct qwindow **windows;
+    int n_windows;
     enum distinct_kind distinct;
     struct qexpr **distinct_on;
     int n_distinct_on;

@@ -423,7 +423,7 @@ bool parse_punch_node(void *arg, Node *node)
         return parse_punch_children(c, node);
     case PG_QUERY__NODE__NODE_FUNC_CALL:
         if (node->func_call->over != NULL)
-            return parse_refuse(c->p, REFUSAL_WINDOW, "window functions", NULL) != NULL;
+            return parse_window(c, node);
         if (parse_is_aggregate(c->p, node->func_call, &name)) {
             if (!c->grouped)
                 return parse_refuse(c->p, REFUSAL_AGGREGATE, "nested aggregates", name) != NULL;
@@ -867,8 +867,8 @@ struct query *parse_query(struct parser *p, PgQuery__SelectStmt *s, struct cte_s
     }
     if (s->n_from_clause == 0)
         return parse_refuse(p, REFUSAL_NO_SOURCE, "a SELECT without FROM", NULL);
-    if (s->n_window_clause > 0)
-        return parse_refuse(p, REFUSAL_WINDOW, "window functions", NULL);
+    if (!parse_name_windows(p, s))
+        return NULL;
     q = arena_new(p->a, struct query);
     q->from = arena_new_array(p->a, struct from_item *, s->n_from_clause);
     for (size_t i = 0; i < s->n_from_clause; i++) {

@@ -62,6 +62,11 @@ bool parse_add_aggregate(struct punch *c, Node *node, const char *name);
 bool parse_has_aggregate(const struct parser *p, Node **nodes, size_t n);
 const char *parse_sort_suffix(PgQuery__SortBy *s);
 
+/* Writes the SELECT's named windows out at their calls. */
+bool parse_name_windows(struct parser *p, PgQuery__SelectStmt *s);
+/* A call with OVER: node becomes its hole. */
+bool parse_window(struct punch *c, Node *node);
+
 struct query *parse_query(struct parser *p, PgQuery__SelectStmt *s, struct cte_scope *ctes);
 /* q: the SELECT whose FROM it is. */
 struct from_item *parse_from(struct parser *p, struct query *q, Node *n, struct cte_scope *ctes);

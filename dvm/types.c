@@ -138,7 +138,9 @@ static bool type_op(struct typing *t, struct op *op)
         return false;
     if (op->right != NULL && !type_op(t, op->right))
         return false;
-    return (op->kind != OP_GROUP && op->kind != OP_DISTINCT_ON) || type_keyed(t, op);
+    if (op->kind != OP_GROUP && op->kind != OP_DISTINCT_ON && op->kind != OP_WINDOW)
+        return true;
+    return type_keyed(t, op);
 }
 
 bool types_fill(struct dvm_db *db, struct arena *a, struct optree *tree, struct refusal *refused,

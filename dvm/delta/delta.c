@@ -13,6 +13,7 @@ static delta_rule *const delta_rules[] = {
     [OP_UNION_ALL] = delta_union_all,     /* d(R+S) = dR + dS                                    */
     [OP_GROUP] = delta_group,             /* affected groups, new minus old                      */
     [OP_DISTINCT_ON] = delta_distinct_on, /* affected keys, new minus old                      */
+    [OP_WINDOW] = delta_window,           /* affected partitions, new minus old                */
 };
 
 void delta_init(struct delta *d, struct arena *a, const struct optree *tree, enum delta_from from,

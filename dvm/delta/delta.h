@@ -64,11 +64,14 @@ void delta_put_group(struct text *out, const struct op *op, const char *from);
  * the choice is the same each time. */
 void delta_put_distinct_on(struct text *out, const struct op *op, const char *from);
 
+/* op's window functions over the relation `from`, ties of ORDER BY broken likewise. */
+void delta_put_window(struct text *out, const struct op *op, const char *from);
+
 /* SELECT of the needed columns of op's input, now, for the affected keys only. */
 void delta_put_affected(struct text *out, const struct op *op, const char *keys_cte);
 
-/* The CTE of the distinct keys k0.. of op (OP_GROUP, OP_DISTINCT_ON; a scan with a key) that the
- * change touches; NULL as delta_of. */
+/* The CTE of the distinct keys k0.. of op (OP_GROUP, OP_DISTINCT_ON, OP_WINDOW; a scan with a key)
+ * that the change touches; NULL as delta_of. */
 const char *delta_keys(struct delta *d, const struct op *op);
 
 /* Adds "name AS [MATERIALIZED] (" to the CTEs; the caller writes the body to d->with, then
@@ -106,6 +109,12 @@ void put_frontier(struct text *out, const char *prefix);
 typedef void delta_rule(struct delta *d, const struct op *op, struct text *out);
 
 delta_rule delta_scan, delta_filter, delta_project, delta_union_all, delta_join, delta_left_join,
-    delta_group, delta_distinct_on;
+    delta_group, delta_distinct_on, delta_window;
+
+/* Writes an operator over the relation `from`, the rows of its input. */
+typedef void delta_put_over(struct text *out, const struct op *op, const char *from);
+/* The delta of an operator that is evaluated by key (op->exprs): affected keys, new minus old. */
+void delta_put_new_minus_old(struct delta *d, const struct op *op, delta_put_over *put,
+                             struct text *out);
 
 #endif

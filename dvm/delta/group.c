@@ -55,7 +55,8 @@ static const char *put_old_rows(struct delta *d, const struct op *op, const char
     return name;
 }
 
-static void put_new_minus_old(struct delta *d, const struct op *op, struct text *out)
+void delta_put_new_minus_old(struct delta *d, const struct op *op, delta_put_over *put,
+                             struct text *out)
 {
     const char *keys = delta_keys(d, op);
     const char *rows = put_old_rows(d, op, keys);
@@ -70,10 +71,7 @@ static void put_new_minus_old(struct delta *d, const struct op *op, struct text 
     text_put(out, " UNION ALL SELECT ");
     put_needed(out, op, "y", true);
     text_put(out, "-1 FROM (");
-    if (op->kind == OP_GROUP)
-        delta_put_group(out, op, rows);
-    else
-        delta_put_distinct_on(out, op, rows);
+    put(out, op, rows);
     text_put(out, ") y");
     if (op->n_exprs == 0)
         text_printf(out, " WHERE EXISTS (SELECT 1 FROM %s)", keys);
@@ -81,10 +79,10 @@ static void put_new_minus_old(struct delta *d, const struct op *op, struct text 
 
 void delta_group(struct delta *d, const struct op *op, struct text *out)
 {
-    put_new_minus_old(d, op, out);
+    delta_put_new_minus_old(d, op, delta_put_group, out);
 }
 
 void delta_distinct_on(struct delta *d, const struct op *op, struct text *out)
 {
-    put_new_minus_old(d, op, out);
+    delta_put_new_minus_old(d, op, delta_put_distinct_on, out);
 }

@@ -246,6 +246,21 @@ static void put_distinct_on(struct text *out, const struct op *op, const struct 
     text_free(&from);
 }
 
+static void put_window(struct text *out, const struct op *op, const struct restriction *r)
+{
+    struct text from;
+
+    text_init(&from);
+    text_put(&from, "(");
+    if (r != NULL && r->at == op)
+        put_affected(&from, op->left, op, r->keys_cte, put_unrestricted);
+    else
+        put_new(&from, op->left, r);
+    text_put(&from, ")");
+    delta_put_window(out, op, from.ptr);
+    text_free(&from);
+}
+
 static void put_new(struct text *out, const struct op *op, const struct restriction *r)
 {
     switch (op->kind) {
@@ -285,6 +300,9 @@ static void put_new(struct text *out, const struct op *op, const struct restrict
         return;
     case OP_DISTINCT_ON:
         put_distinct_on(out, op, r);
+        return;
+    case OP_WINDOW:
+        put_window(out, op, r);
         return;
     }
 }

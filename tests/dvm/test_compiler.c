@@ -236,7 +236,6 @@ static void test_refusals(void **state)
         enum refusal_kind kind;
         int position;
     } cases[] = {
-        { "SELECT a.id, row_number() OVER () AS r FROM s.a", REFUSAL_WINDOW, 14 },
         { "SELECT a.id FROM s.a WHERE EXISTS (SELECT 1 FROM s.b)", REFUSAL_SUBLINK, 28 },
         { "SELECT a.id FROM s.a LIMIT 3", REFUSAL_LIMIT, 28 },
         { "SELECT a.id FROM s.a EXCEPT SELECT b.x FROM s.b", REFUSAL_SET_OPERATION, 36 },

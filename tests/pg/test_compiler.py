@@ -120,7 +120,6 @@ def test_refusals(world):
                 "SELECT id, current_user AS u FROM a": "session",
                 "SELECT id, xmin::text AS x FROM a": "xmin",
                 "SELECT to_jsonb(a) AS j FROM a": "whole-row",
-                "SELECT id, row_number() OVER (ORDER BY id) AS n FROM a": "window",
                 "SELECT id FROM a ORDER BY id LIMIT 1": "LIMIT",
         }.items():
             message = refused(conn, query)

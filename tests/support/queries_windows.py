@@ -1,0 +1,53 @@
+"""Window functions, set-returning functions, recursion: definitions for the differential tester (queries.py)."""
+
+# name -> (query, tables), as CORPUS.  ORDER BY decides, or ties make no difference: PostgreSQL's choice among
+# ties is not ours.
+CORPUS = {
+    "row_number": ("SELECT id, g, v, row_number() OVER (PARTITION BY g ORDER BY v DESC, id) AS rn FROM t1", {"t1"}),
+    "partition not shown": ("SELECT id, rank() OVER (PARTITION BY g, h ORDER BY v) AS r FROM t1", {"t1"}),
+    "ranks with ties": ("SELECT id, rank() OVER w, dense_rank() OVER w, percent_rank() OVER w, cume_dist() OVER w"
+                        " FROM t1 WINDOW w AS (PARTITION BY g ORDER BY v)", {"t1"}),
+    "one partition": ("SELECT id, ntile(3) OVER (ORDER BY v NULLS FIRST, id) AS t FROM t1", {"t1"}),
+    "no order": ("SELECT id, count(*) OVER (PARTITION BY h) AS n, sum(w) OVER () AS s FROM t1", {"t1"}),
+    "running sum over peers": ("SELECT id, sum(v) OVER (PARTITION BY g ORDER BY d) AS s FROM t1", {"t1"}),
+    "rows frame": ("SELECT id, avg(w) OVER (PARTITION BY g ORDER BY id ROWS BETWEEN 2 PRECEDING AND 1 FOLLOWING)"
+                   " AS a FROM t1", {"t1"}),
+    "range frame": ("SELECT id, count(*) OVER (ORDER BY v RANGE BETWEEN 1 PRECEDING AND 2 FOLLOWING"
+                    " EXCLUDE CURRENT ROW) AS n FROM t1", {"t1"}),
+    "range frame of days": ("SELECT id, sum(v) OVER (PARTITION BY g ORDER BY d RANGE BETWEEN '1 day' PRECEDING AND"
+                            " CURRENT ROW EXCLUDE TIES) AS s FROM t1", {"t1"}),
+    "groups frame": ("SELECT id, array_agg(id) OVER (PARTITION BY h ORDER BY id DESC GROUPS BETWEEN UNBOUNDED"
+                     " PRECEDING AND 1 FOLLOWING EXCLUDE GROUP) AS a FROM t1", {"t1"}),
+    "lag and lead": ("SELECT id, lag(v) OVER w AS p, lead(v, 2, -1) OVER w AS nx, v - lag(v) OVER w AS diff FROM t1"
+                     " WINDOW w AS (PARTITION BY g ORDER BY id)", {"t1"}),
+    "first last nth": ("SELECT id, first_value(h) OVER w, last_value(v) OVER (w RANGE BETWEEN CURRENT ROW AND"
+                       " UNBOUNDED FOLLOWING), nth_value(v, 2) OVER w FROM t1"
+                       " WINDOW w AS (PARTITION BY g ORDER BY d, id)", {"t1"}),
+    "several partitions": ("SELECT id, count(*) OVER (PARTITION BY g) AS a, max(v) OVER (PARTITION BY h) AS b,"
+                           " row_number() OVER (ORDER BY id) AS c FROM t1", {"t1"}),
+    "inside expressions": ("SELECT id, CASE WHEN rank() OVER (PARTITION BY g ORDER BY v) = 1 THEN 'top' ELSE h END"
+                           " AS x, 100 * v / nullif(sum(v) OVER (PARTITION BY g), 0) AS share FROM t1", {"t1"}),
+    "window filter clause": ("SELECT id, count(*) FILTER (WHERE v > 1) OVER (PARTITION BY g) AS n FROM t1", {"t1"}),
+    "over aggregates": ("SELECT g, sum(v) AS s, rank() OVER (ORDER BY sum(v) DESC NULLS LAST) AS r,"
+                        " sum(count(*)) OVER (ORDER BY g) AS running FROM t1 GROUP BY g", {"t1"}),
+    "top of each group": ("SELECT id, g, v FROM (SELECT t1.*, row_number() OVER (PARTITION BY g ORDER BY v DESC, id)"
+                          " AS rn FROM t1) x WHERE rn <= 2", {"t1"}),
+    "window over a join": ("SELECT t1.id, t2.id AS i2, sum(t2.v) OVER (PARTITION BY t1.g ORDER BY t1.id, t2.id) AS s"
+                           " FROM t1 JOIN t2 ON t2.t1_id = t1.id", {"t1", "t2"}),
+    "window below a join": ("SELECT t2.id, x.rn FROM t2 JOIN (SELECT id, row_number() OVER (PARTITION BY g ORDER BY"
+                            " v, id) AS rn FROM t1) x ON x.id = t2.t1_id", {"t1", "t2"}),
+    "window below an aggregate": ("SELECT rn, count(*) AS n, sum(v) AS s FROM (SELECT v, dense_rank() OVER (PARTITION"
+                                  " BY g ORDER BY v) AS rn FROM t1) x GROUP BY rn", {"t1"}),
+    "window of a window": ("SELECT id, lag(rn) OVER (PARTITION BY h ORDER BY id) AS p FROM (SELECT id, h, row_number()"
+                           " OVER (PARTITION BY g ORDER BY v, id) AS rn FROM t1) x", {"t1"}),
+    "window over a bag": ("SELECT a, b, count(*) OVER (PARTITION BY a) AS n, rank() OVER (PARTITION BY a ORDER BY c)"
+                          " AS r FROM t3", {"t3"}),
+    "numbers of a bag": ("SELECT a, row_number() OVER (PARTITION BY a ORDER BY a) AS n FROM t3", {"t3"}),
+    "distinct over a window": ("SELECT DISTINCT g, max(v) OVER (PARTITION BY g) AS top FROM t1", {"t1"}),
+    "distinct on over a window": ("SELECT DISTINCT ON (g) g, id, count(*) OVER (PARTITION BY h) AS n FROM t1"
+                                  " ORDER BY g, count(*) OVER (PARTITION BY h) DESC, id", {"t1"}),
+    "window over an aggregate below": ("SELECT k, n, rank() OVER (PARTITION BY n % 2 ORDER BY n DESC) AS r FROM (SELECT"
+                                       " g AS k, count(*) AS n FROM t1 GROUP BY g) x", {"t1"}),
+    "window over the union": ("SELECT k, row_number() OVER (PARTITION BY k ORDER BY n) AS rn, n FROM (SELECT g AS k, id"
+                              " AS n FROM t1 UNION ALL SELECT g, id + 1000 FROM t2) u", {"t1", "t2"}),
+}
