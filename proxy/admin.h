@@ -63,6 +63,7 @@ struct admin_pool {
     int sv_tested;
     int sv_login;
     int64_t maxwait_us; /* of the client that has waited longest */
+    int sv_pinned;      /* of the active: they stay with their clients (SHOW PINNED) */
 };
 
 struct admin_socket {
@@ -113,6 +114,19 @@ struct admin_fd {
     const char *std_strings;
     const char *datestyle;
     const char *timezone;
+};
+
+/* A connection that listens for clients in transaction mode. */
+struct admin_listener {
+    const char *database;
+    const char *user;
+    const char *encoding; /* NULL: the server's */
+    const char *state;
+    uint64_t server_id; /* 0: not connected */
+    int server_pid;
+    int64_t channels;
+    int64_t clients;
+    int64_t queued; /* bytes */
 };
 
 /* A client that waits for a server connection. */
@@ -184,6 +198,7 @@ void admin_put_pool(struct admin_sink *sink, const struct admin_pool *row);
 void admin_put_socket(struct admin_sink *sink, const struct admin_socket *row);
 void admin_put_fd(struct admin_sink *sink, const struct admin_fd *row);
 void admin_put_waiter(struct admin_sink *sink, const struct admin_waiter *row);
+void admin_put_listener(struct admin_sink *s, const struct admin_listener *row);
 void admin_put_memory(struct admin_sink *sink, const struct admin_memory *row);
 void admin_put_peer_pool(struct admin_sink *sink, const struct admin_peer_pool *row);
 void admin_put_dns_host(struct admin_sink *sink, const struct admin_dns_host *row);
@@ -240,6 +255,7 @@ struct admin_view {
     void (*servers)(void *core, struct admin_sink *sink);
     void (*fds)(void *core, struct admin_sink *sink);           /* may be NULL */
     void (*waiters)(void *core, struct admin_sink *sink);       /* may be NULL */
+    void (*listeners)(void *core, struct admin_sink *sink);     /* may be NULL */
     void (*learned_users)(void *core, struct admin_sink *sink); /* may be NULL */
     void (*count_user)(void *core, struct str user, int *server_connections,
                        int *client_connections);

@@ -368,6 +368,7 @@ static const struct show_column pool_columns[] = {
     { "maxwait_us", SHOW_INT4 },
     { "pool_mode", SHOW_TEXT },
     { "load_balance_hosts", SHOW_TEXT },
+    { "sv_pinned", SHOW_INT4 }, /* ours */
 };
 
 static void run_pools(struct admin_sink *s)
@@ -402,6 +403,7 @@ void admin_put_pool(struct admin_sink *s, const struct admin_pool *row)
                                 config_find_user(s->config, str_from(row->user)));
     put_text(s, pool_mode_name(mode));
     put_load_balance_hosts(s, row->entry);
+    put_int(s, row->sv_pinned);
     end_row(s);
 }
 
@@ -720,6 +722,34 @@ static void run_waiters(struct admin_sink *s)
 {
     if (s->view->waiters != NULL)
         s->view->waiters(s->view->core, s);
+}
+
+/* ---- LISTENERS ---- */
+
+static const struct show_column listener_columns[] = {
+    { "database", SHOW_TEXT }, { "user", SHOW_TEXT },      { "client_encoding", SHOW_TEXT },
+    { "state", SHOW_TEXT },    { "channels", SHOW_INT4 },  { "clients", SHOW_INT4 },
+    { "queued", SHOW_INT8 },   { "server_id", SHOW_INT4 }, { "server_pid", SHOW_INT4 },
+};
+
+static void run_listeners(struct admin_sink *s)
+{
+    if (s->view->listeners != NULL)
+        s->view->listeners(s->view->core, s);
+}
+
+void admin_put_listener(struct admin_sink *s, const struct admin_listener *row)
+{
+    put_text(s, row->database);
+    put_text(s, row->user);
+    put_text(s, or_else(row->encoding, ""));
+    put_text(s, row->state);
+    put_int(s, row->channels);
+    put_int(s, row->clients);
+    put_int(s, row->queued);
+    put_u64(s, row->server_id);
+    put_int(s, row->server_pid);
+    end_row(s);
 }
 
 void admin_put_waiter(struct admin_sink *s, const struct admin_waiter *row)
@@ -1046,6 +1076,7 @@ static const struct show shows[] = {
     { "DNS_ZONES", COLUMNS(dns_zone_columns), run_nothing, false, false },
     { "FDS", COLUMNS(fd_columns), run_fds, false, true },
     { "LISTS", COLUMNS(lists_columns), run_lists, false, false },
+    { "LISTENERS", COLUMNS(listener_columns), run_listeners, true, false },
     { "MEM", COLUMNS(memory_columns), run_memory, false, false },
     { "PEERS", COLUMNS(peer_columns), run_peers, false, false },
     { "PEER_POOLS", COLUMNS(peer_pool_columns), run_peer_pools, false, false },

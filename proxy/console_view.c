@@ -3,6 +3,7 @@
 #include "proxy/cancel.h"
 #include "proxy/client.h"
 #include "proxy/dns.h"
+#include "proxy/listener.h"
 #include "proxy/pool.h"
 #include "proxy/pool_common.h"
 #include "proxy/server.h"
@@ -80,6 +81,11 @@ static void add_pool(const struct proxy *p, const struct pool *pool, struct admi
         used +=
             s->cancels == 0 && now - s->used_at_us >= (uint64_t)p->config->server_check_delay_us;
     }
+    LIST_FOREACH(&pool->active, n)
+    {
+        const struct server *s = LIST_ITEM(n, struct server, pool_node);
+        row->sv_pinned += s->client != NULL && session_state_is_pinned(s->client);
+    }
     row->cl_active += (int)pool->clients.count - waiting;
     row->cl_waiting += waiting;
     row->cl_active_cancel_req += cancels.sent;
@@ -128,6 +134,48 @@ static void view_pools(void *core, struct admin_sink *sink)
         .cl_active = p->n_admin_clients,
     };
     admin_put_pool(sink, &console);
+}
+
+struct listener_rows {
+    struct admin_sink *sink;
+    const struct pool *pool;
+};
+
+static void put_listener(void *arg, const struct listener_view *v)
+{
+    const struct listener_rows *rows = arg;
+    struct admin_listener row = {
+        .database = rows->pool->db->name,
+        .user = rows->pool->user->name,
+        .encoding = v->encoding,
+        .state = v->state,
+        .server_id = v->server != NULL ? v->server->id : 0,
+        .server_pid = v->server != NULL ? v->server->backend_pid : 0,
+        .channels = (int64_t)v->channels,
+        .clients = (int64_t)v->clients,
+        .queued = (int64_t)v->queued,
+    };
+
+    admin_put_listener(rows->sink, &row);
+}
+
+static void view_listeners(void *core, struct admin_sink *sink)
+{
+    struct proxy *p = core;
+
+    LIST_FOREACH(&p->database_list, dn)
+    {
+        const struct database *db = LIST_ITEM(dn, struct database, list_node);
+        LIST_FOREACH(&db->commons, cn)
+        {
+            const struct pool_common *c = LIST_ITEM(cn, struct pool_common, database_node);
+            for (int i = 0; i < c->n_parts; i++) {
+                struct listener_rows rows = { .sink = sink, .pool = c->parts[i].pool };
+                if (rows.pool != NULL)
+                    listeners_each(rows.pool, put_listener, &rows);
+            }
+        }
+    }
 }
 
 static void view_clients(void *core, struct admin_sink *sink)
@@ -490,6 +538,7 @@ void console_view_fill(struct admin_view *v, struct proxy *p)
         .servers = view_servers,
         .fds = view_fds,
         .waiters = view_waiters,
+        .listeners = view_listeners,
         .memory = view_memory,
         .learned_users = view_learned_users,
         .count_user = view_count_user,

@@ -46,15 +46,17 @@ struct channel {
 struct subscription {
     struct list_node channel_node;
     struct list_node hearing_node;
+    struct map_node name_node;
     struct client *client;
     struct channel *channel;
     bool confirmed; /* its LISTEN is committed */
+    bool unlistens; /* an UNLISTEN of it is not */
 };
 
 void hearing_init(struct hearing *h)
 {
     list_init(&h->subscriptions);
-    text_init(&h->unlistens);
+    map_init(&h->by_name);
 }
 
 static struct proxy *proxy_of(const struct listener *l)
@@ -444,24 +446,13 @@ void listener_on_closed(struct listener *l)
 
 static struct subscription *find_subscription(const struct hearing *h, struct str channel)
 {
-    /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): as in end_if_unused */
-    LIST_FOREACH(&h->subscriptions, n)
-    {
-        struct subscription *sub = LIST_ITEM(n, struct subscription, hearing_node);
+    for (struct map_node *n = map_first(&h->by_name, str_hash(channel)); n != NULL;
+         n = map_next_same(n)) {
+        struct subscription *sub = MAP_ITEM(n, struct subscription, name_node);
         if (str_equal((struct str){ sub->channel->name, sub->channel->len }, channel))
             return sub;
     }
     return NULL;
-}
-
-static bool has_name(struct str list, struct str name)
-{
-    struct str one;
-
-    while (next_name(&list, &one))
-        if (str_equal(one, name))
-            return true;
-    return false;
 }
 
 static struct subscription *subscribe(struct client *c, struct hearing *h, struct str channel)
@@ -472,6 +463,7 @@ static struct subscription *subscribe(struct client *c, struct hearing *h, struc
     sub->channel = get_channel(get_listener(c), channel);
     list_append(&sub->channel->subscriptions, &sub->channel_node);
     list_append(&h->subscriptions, &sub->hearing_node);
+    map_insert(&h->by_name, &sub->name_node, str_hash(channel));
     h->tentative++;
     return sub;
 }
@@ -500,6 +492,9 @@ static void unsubscribe(struct hearing *h, struct subscription *sub)
         h->tentative--;
     list_remove(&sub->channel->subscriptions, &sub->channel_node);
     list_remove(&h->subscriptions, &sub->hearing_node);
+    map_remove(&h->by_name, &sub->name_node);
+    if (list_is_empty(&h->subscriptions))
+        map_free(&h->by_name);
     free(sub);
     timer_set(&w->timers, &l->upkeep, w->now_us, on_upkeep);
 }
@@ -532,13 +527,23 @@ enum listener_answer listener_listen(struct client *c, struct hearing *h, struct
 
 void listener_unlisten(struct hearing *h, struct str channel)
 {
-    text_put_str(&h->unlistens, channel);
-    text_put_char(&h->unlistens, '\0');
+    struct subscription *one = channel.len > 0 ? find_subscription(h, channel) : NULL;
+
+    if (one != NULL)
+        one->unlistens = h->unlistens = true;
+    if (channel.len > 0)
+        return;
+    LIST_FOREACH(&h->subscriptions, n)
+    LIST_ITEM(n, struct subscription, hearing_node)->unlistens = h->unlistens = true;
 }
 
 void listener_undo(struct hearing *h)
 {
-    text_clear(&h->unlistens);
+    if (!h->unlistens)
+        return;
+    h->unlistens = false;
+    LIST_FOREACH(&h->subscriptions, n)
+    LIST_ITEM(n, struct subscription, hearing_node)->unlistens = false;
 }
 
 /* Keeps of `early` what is for channels that the client listens to by a transaction that is over;
@@ -572,23 +577,9 @@ void listener_new_request(struct hearing *h)
 
 void listener_settle(struct client *c, struct hearing *h, struct str channels)
 {
-    struct str unlistens = text_str(&h->unlistens), listens, name;
+    struct str name;
 
-    while (next_name(&unlistens, &name)) {
-        /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): as in end_if_unused */
-        LIST_FOREACH(&h->subscriptions, n)
-        {
-            struct subscription *sub = LIST_ITEM(n, struct subscription, hearing_node);
-            struct str channel = { sub->channel->name, sub->channel->len };
-            /* A LISTEN may have come behind it: then the server listens. */
-            if (sub->confirmed && (name.len == 0 || str_equal(channel, name)) &&
-                !has_name(channels, channel))
-                unsubscribe(h, sub);
-        }
-    }
-    text_clear(&h->unlistens);
-    listens = channels;
-    while (next_name(&listens, &name)) {
+    while (next_name(&channels, &name)) {
         struct subscription *sub = find_subscription(h, name);
         /* A LISTEN that was not seen in the text, in a function. */
         if (sub == NULL) {
@@ -596,14 +587,17 @@ void listener_settle(struct client *c, struct hearing *h, struct str channels)
             connect_listener(sub->channel->listener);
             go_on(sub->channel->listener);
         }
+        /* A LISTEN may have come behind an UNLISTEN: then the server listens. */
+        sub->unlistens = false;
         confirm(h, sub);
     }
     LIST_FOREACH(&h->subscriptions, n)
     {
         struct subscription *sub = LIST_ITEM(n, struct subscription, hearing_node);
-        if (!sub->confirmed)
+        if (!sub->confirmed || sub->unlistens)
             unsubscribe(h, sub);
     }
+    h->unlistens = false;
     sift_early(h);
     struct str early = bytequeue_str(&h->early);
     bytequeue_put(&h->ready, early.ptr, early.len);
@@ -616,8 +610,42 @@ void listener_forget(struct client *c, struct hearing *h)
     (void)c;
     LIST_FOREACH(&h->subscriptions, n)
     unsubscribe(h, LIST_ITEM(n, struct subscription, hearing_node));
-    text_free(&h->unlistens);
-    text_init(&h->unlistens);
+    h->unlistens = false;
     bytequeue_free(&h->early);
     bytequeue_free(&h->ready);
+}
+
+/* ---- SHOW LISTENERS --------------------------------------------------------------------- */
+
+void listeners_each(const struct pool *p, void (*put)(void *arg, const struct listener_view *v),
+                    void *arg)
+{
+    LIST_FOREACH(&p->listeners, ln)
+    {
+        const struct listener *l = LIST_ITEM(ln, struct listener, pool_node);
+        struct listener_view v = {
+            .encoding = l->encoding,
+            .server = l->server,
+            .state = l->ready            ? "listening"
+                     : l->server != NULL ? "login"
+                                         : "waiting",
+            .channels = l->list.count,
+        };
+        LIST_FOREACH(&l->list, cn)
+        {
+            const struct channel *ch = LIST_ITEM(cn, struct channel, list_node);
+            LIST_FOREACH(&ch->subscriptions, sn)
+            {
+                const struct subscription *sub = LIST_ITEM(sn, struct subscription, channel_node);
+                const struct hearing *h = session_state_hearing(sub->client);
+                /* Once: by the first of its subscriptions. */
+                if (list_first(&h->subscriptions) != &sub->hearing_node)
+                    continue;
+                v.clients++;
+                v.queued += bytequeue_len(&h->early) + bytequeue_len(&h->ready) +
+                            bytequeue_len(&sub->client->conn.out);
+            }
+        }
+        put(arg, &v);
+    }
 }

@@ -25,8 +25,8 @@
 #include "base/bytequeue.h"
 #include "base/err.h"
 #include "base/list.h"
+#include "base/map.h"
 #include "base/str.h"
-#include "base/text.h"
 #include "protocol/reader.h"
 
 struct client;
@@ -39,11 +39,12 @@ struct server;
 /* Channels of one client. */
 #define LISTEN_CHANNELS_MAX 10000
 
-/* A client's part, in its struct session. All zero is a valid one. */
+/* A client's part, in its struct session. */
 struct hearing {
     struct list subscriptions; /* struct subscription.hearing_node */
+    struct map by_name;        /* the same; struct subscription.name_node */
     int tentative;             /* of these: LISTENs whose transaction is not over */
-    struct text unlistens;     /* UNLISTENs whose transaction is not over, each with NUL; "": all */
+    bool unlistens;            /* some of these will end with their transaction */
     struct bytequeue early;    /* notifications for whom that matters, in order */
     struct bytequeue ready;    /* to be told at the next occasion */
 };
@@ -71,6 +72,18 @@ void listener_forget(struct client *c, struct hearing *h);
 /* Tells what is to be told, if this is the time. before_ready: a ReadyForQuery with the status
  * "idle" is about to be sent. */
 void listener_tell(struct client *c, struct hearing *h, bool before_ready);
+
+/* A listener, for SHOW LISTENERS. */
+struct listener_view {
+    const char *encoding;        /* NULL: the server's */
+    const struct server *server; /* NULL: not connected */
+    const char *state;           /* static: "listening", "login", "waiting" */
+    size_t channels;
+    size_t clients;
+    size_t queued; /* bytes for clients that can't be told yet, or read slowly */
+};
+void listeners_each(const struct pool *p, void (*put)(void *arg, const struct listener_view *v),
+                    void *arg);
 
 /* From the pool: connects what is not, unless it is paused. */
 void listeners_serve(struct pool *p);

@@ -135,7 +135,7 @@ bool session_state_hears(const struct client *c)
     const struct session *ss = c->session;
 
     return ss != NULL &&
-           (!list_is_empty(&ss->hearing.subscriptions) || ss->hearing.unlistens.len > 0 ||
+           (!list_is_empty(&ss->hearing.subscriptions) || ss->hearing.unlistens ||
             bytequeue_len(&ss->hearing.early) > 0 || bytequeue_len(&ss->hearing.ready) > 0);
 }
 
@@ -625,6 +625,11 @@ const char *session_state_pinned_by(const struct client *c, struct text *t, uint
     if (ss->pin_reason != NULL)
         text_printf(t, "%s%s", t->len > 0 ? ", " : "", ss->pin_reason);
     return t->ptr;
+}
+
+bool session_state_is_pinned(const struct client *c)
+{
+    return c->session != NULL && (c->session->pinned != 0 || c->session->pin_reason != NULL);
 }
 
 enum session_left session_state_left(const struct client *c)

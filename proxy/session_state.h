@@ -65,6 +65,8 @@ enum session_left session_state_left(const struct client *c);
  * or the text's. */
 const char *session_state_pinned_by(const struct client *c, struct text *t, uint64_t *since_us);
 
+bool session_state_is_pinned(const struct client *c);
+
 /* What it hears of LISTEN; the client has a session. */
 struct hearing *session_state_hearing(struct client *c);
 /* A request is sent and no reply is owed. */

@@ -73,7 +73,8 @@ static void fake_pools(void *core, struct admin_sink *sink)
                                                .cl_waiting = 3,
                                                .sv_active = 4,
                                                .sv_idle = 5,
-                                               .maxwait_us = 7000009 });
+                                               .maxwait_us = 7000009,
+                                               .sv_pinned = 1 });
     admin_put_pool(sink,
                    &(struct admin_pool){ .database = "app",
                                          .user = "bob",
@@ -485,10 +486,10 @@ static void test_show_pools(void **state)
                   "T database user cl_active:i cl_waiting:i cl_active_cancel_req:i "
                   "cl_waiting_cancel_req:i sv_active:i sv_active_cancel:i sv_being_canceled:i "
                   "sv_idle:i sv_used:i sv_tested:i sv_login:i maxwait:i maxwait_us:i pool_mode "
-                  "load_balance_hosts\n"
-                  "D app|bob|0|0|0|0|0|0|0|0|0|0|0|0|0|session|round-robin\n"
-                  "D app|zoe|2|3|0|0|4|0|0|5|0|0|0|7|9|transaction|round-robin\n"
-                  "D pgbouncer|pgbouncer|1|0|0|0|0|0|0|0|0|0|0|0|0|statement|NULL\n"
+                  "load_balance_hosts sv_pinned:i\n"
+                  "D app|bob|0|0|0|0|0|0|0|0|0|0|0|0|0|session|round-robin|0\n"
+                  "D app|zoe|2|3|0|0|4|0|0|5|0|0|0|7|9|transaction|round-robin|1\n"
+                  "D pgbouncer|pgbouncer|1|0|0|0|0|0|0|0|0|0|0|0|0|statement|NULL|0\n"
                   "C SHOW\nZ\n");
 }
 
