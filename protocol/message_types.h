@@ -78,8 +78,15 @@ struct wire_message_type {
     uint32_t body_max;
 };
 
+extern const struct wire_message_type wire_frontend_types[256];
+extern const struct wire_message_type wire_backend_types[256];
+
 /* Never NULL; for an unknown tag the name is. */
-const struct wire_message_type *wire_message_type(enum wire_sender sender, char tag);
+static inline const struct wire_message_type *wire_message_type(enum wire_sender sender, char tag)
+{
+    return sender == SENT_BY_FRONTEND ? &wire_frontend_types[(uint8_t)tag]
+                                      : &wire_backend_types[(uint8_t)tag];
+}
 
 /* "Parse", or "unknown". */
 const char *wire_message_name(enum wire_sender sender, char tag);

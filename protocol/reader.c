@@ -64,33 +64,37 @@ static enum wire_result take_more(struct wire_reader *r, struct str bytes, struc
     return WIRE_FRAME;
 }
 
-enum wire_result wire_reader_next(struct wire_reader *r, struct str bytes, struct wire_piece *p)
+enum wire_result wire_reader_take(struct wire_reader *r, const struct wire_header *h,
+                                  struct str bytes, struct wire_piece *p)
 {
-    if (r->body_left > 0)
-        return take_more(r, bytes, p);
+    size_t len = WIRE_HEADER_LEN + (size_t)h->body_len;
 
-    struct wire_header h;
-    enum wire_result result = wire_peek_header(r->sender, bytes, &h);
-    if (result != WIRE_FRAME)
-        return result;
-    size_t len = WIRE_HEADER_LEN + (size_t)h.body_len;
     if (bytes.len < len && bytes.len < r->whole_max)
         return WIRE_NEED_MORE;
-
     size_t n = bytes.len < len ? bytes.len : len;
-    r->tag = h.tag;
-    r->body_len = h.body_len;
+    r->tag = h->tag;
+    r->body_len = h->body_len;
     r->body_left = (uint32_t)(len - n);
     *p = (struct wire_piece){
-        .tag = h.tag,
+        .tag = h->tag,
         .starts = true,
         .ends = n == len,
-        .body_len = h.body_len,
+        .body_len = h->body_len,
         .body_left = r->body_left,
         .bytes = { bytes.ptr, n },
         .body = { bytes.ptr + WIRE_HEADER_LEN, n - WIRE_HEADER_LEN },
     };
     return WIRE_FRAME;
+}
+
+enum wire_result wire_reader_next(struct wire_reader *r, struct str bytes, struct wire_piece *p)
+{
+    struct wire_header h;
+
+    if (r->body_left > 0)
+        return take_more(r, bytes, p);
+    enum wire_result result = wire_peek_header(r->sender, bytes, &h);
+    return result == WIRE_FRAME ? wire_reader_take(r, &h, bytes, p) : result;
 }
 
 struct wire_cursor wire_cursor(struct str body)

@@ -72,6 +72,11 @@ void wire_reader_init(struct wire_reader *r, enum wire_sender sender, uint32_t w
  * p->bytes.len bytes behind it. */
 enum wire_result wire_reader_next(struct wire_reader *r, struct str bytes, struct wire_piece *p);
 
+/* The same for a caller that has peeked at the header, between messages: h is of what `bytes`
+ * starts with. */
+enum wire_result wire_reader_take(struct wire_reader *r, const struct wire_header *h,
+                                  struct str bytes, struct wire_piece *p);
+
 /* No message is half read. (One of which only the beginning has arrived, and which would come
  * whole, does not count: its bytes are still the caller's.) */
 static inline bool wire_reader_is_between(const struct wire_reader *r)

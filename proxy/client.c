@@ -597,10 +597,8 @@ void client_update_timer(struct client *c)
 
 static void set_state(struct client *c, enum client_state state)
 {
-    bool was_waiting = c->state == CLIENT_WAITING || c->state == CLIENT_LOGIN_WAIT;
-
     c->state = state;
-    if (state == CLIENT_WAITING || was_waiting || c->has_deadlines)
+    if (timer_is_set(&c->timer) || c->has_deadlines)
         client_update_timer(c);
 }
 
@@ -809,6 +807,14 @@ static void take_startup_settings(struct client *c)
     share_settings(&c->settings, &c->pool->last_settings);
 }
 
+/* The same for the parameters. What is compared when a server is linked is then a pointer. */
+static void take_parameters(struct client *c)
+{
+    params_fill_unset(&c->params, &c->pool->parameters);
+    params_unify(&c->params, &c->pool->last_params);
+    params_copy(&c->pool->last_params, &c->params);
+}
+
 bool client_readmit(struct client *c, bool waiting)
 {
     struct proxy *p = proxy_of(c);
@@ -852,7 +858,7 @@ void client_on_parameters(struct client *c)
 
     pool_leave_queue(c->pool, c);
     take_startup_settings(c);
-    params_fill_unset(&c->params, &c->pool->parameters);
+    take_parameters(c);
     if (client_is_inner(c)) {
         c->state = CLIENT_IDLE;
         client_update_timer(c);
@@ -1660,26 +1666,24 @@ static size_t take_requests(struct client *c, struct str bytes)
         struct wire_reader before = c->reader;
         struct wire_header h;
         struct wire_piece f;
-        enum wire_result result = WIRE_FRAME;
+        enum wire_result result;
 
         if (c->lend != NULL || c->install_wanted || waits_for_answers(c)) {
             c->conn.held = true;
             break;
         }
-        if (wire_reader_is_between(&c->reader)) {
-            result = wire_peek_header(SENT_BY_FRONTEND, rest, &h);
-            if (result == WIRE_FRAME) {
-                if (h.body_len >= (uint32_t)proxy_of(c)->config->max_packet_size) {
-                    client_fail(c, "08P01", "packet is too large (max_packet_size)");
-                    return used;
-                }
-                c->reader.whole_max = whole_max(c, &h, rest);
-                if (h.body_len + WIRE_HEADER_LEN > c->reader.whole_max && wants_whole(c, &h, rest))
-                    c->reader.whole_max = KEPT_MAX;
-            }
-        }
-        if (result == WIRE_FRAME)
+        if (!wire_reader_is_between(&c->reader)) {
             result = wire_reader_next(&c->reader, rest, &f);
+        } else if ((result = wire_peek_header(SENT_BY_FRONTEND, rest, &h)) == WIRE_FRAME) {
+            if (h.body_len >= (uint32_t)proxy_of(c)->config->max_packet_size) {
+                client_fail(c, "08P01", "packet is too large (max_packet_size)");
+                return used;
+            }
+            c->reader.whole_max = whole_max(c, &h, rest);
+            if (h.body_len + WIRE_HEADER_LEN > c->reader.whole_max && wants_whole(c, &h, rest))
+                c->reader.whole_max = KEPT_MAX;
+            result = wire_reader_take(&c->reader, &h, rest, &f);
+        }
         if (result == WIRE_NEED_MORE)
             break;
         if (result != WIRE_FRAME) {
@@ -1705,6 +1709,9 @@ static size_t take_requests(struct client *c, struct str bytes)
                 }
                 c->waiting_since_us = c->conn.worker->now_us;
                 pool_checkout(c->pool, c);
+                /* Most get one at once: how long it may wait is of no interest before. */
+                if (c->state == CLIENT_WAITING)
+                    client_update_timer(c);
             }
             c->conn.worker->ahead = (struct str){ rest.ptr + f.bytes.len, rest.len - f.bytes.len };
             if (c->state != CLIENT_ACTIVE || !on_request(c, &f)) {
@@ -1844,7 +1851,7 @@ static const struct conn_ops inner_conn_ops = {
 void client_on_queued(struct client *c)
 {
     c->wait_notified = false;
-    set_state(c, CLIENT_WAITING);
+    c->state = CLIENT_WAITING;
 }
 
 void client_on_linked(struct client *c)

@@ -7,6 +7,8 @@
 #include "proxy/dns.h"
 #include "proxy/proxy.h"
 
+#define SPARE_MAX 16384
+
 void conn_init(struct conn *c, struct worker *w, const struct conn_ops *ops)
 {
     *c = (struct conn){ .ops = ops, .worker = w };
@@ -62,8 +64,14 @@ void conn_flush(struct conn *c)
 
 void conn_send(struct conn *c, const void *bytes, size_t n)
 {
+    struct worker *w = c->worker;
+
     if (c->closed)
         return;
+    if (c->out.cap == 0) {
+        c->out = w->spare;
+        w->spare = (struct bytequeue){ 0 };
+    }
     bytequeue_put(&c->out, bytes, n);
     conn_flush(c);
 }
@@ -210,7 +218,12 @@ static void send_queued(struct conn *c)
     else
         n = c->worker->ops->send(c->worker->io, c, left.ptr, left.len);
     bytequeue_consume(&c->out, n);
-    bytequeue_trim(&c->out);
+    if (n == left.len && c->worker->spare.cap == 0 && c->out.cap <= SPARE_MAX) {
+        c->worker->spare = c->out;
+        c->out = (struct bytequeue){ 0 };
+    } else {
+        bytequeue_trim(&c->out);
+    }
     if (c->was_full && bytequeue_len(&c->out) < CONN_OUT_LOW) {
         c->was_full = false;
         if (c->ops->on_room != NULL)

@@ -88,6 +88,7 @@ void pool_free(struct pool *p)
     pthread_mutex_unlock(&p->worker->proxy->lock);
     list_remove(&p->worker->pools, &p->worker_node);
     params_clear(&p->parameters);
+    params_clear(&p->last_params);
     settings_unref(p->last_startup);
     settings_unref(p->last_settings);
     credentials_clear(&p->credentials);

@@ -46,9 +46,10 @@ struct pool {
     int n_draining;             /* of busy: they may take long to be free */
     /* What a server said at login, replayed to clients: a copy of the common one. */
     bool has_parameters;
-    unsigned learned;              /* which one; 0: none */
-    struct params parameters;      /* the followed ones */
-    struct settings *last_startup; /* struct client.startup and .settings, to be shared */
+    unsigned learned;          /* which one; 0: none */
+    struct params parameters;  /* the followed ones */
+    struct params last_params; /* struct client.params, .startup and .settings, to be shared */
+    struct settings *last_startup;
     struct settings *last_settings;
     uint64_t proven_settings[8];    /* hashes of statements that set some, and worked */
     struct text welcome;            /* ParameterStatus frames of all others */

@@ -23,6 +23,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "base/bytequeue.h"
 #include "base/err.h"
 #include "base/list.h"
 #include "base/log.h"
@@ -199,6 +200,7 @@ struct worker {
     struct login_lane_state login_lanes[LOGIN_LANES];
     struct timer stats_timer;
     struct timer upkeep_timer; /* min_pool_size, idle "*" databases, a changed auth_file */
+    struct bytequeue spare;    /* empty: the memory of an output that was sent, for the next one */
     struct str ahead; /* inside of on_bytes of a client: what came behind the message in hand */
     bool settling;
 };

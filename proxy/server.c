@@ -22,8 +22,8 @@
 #include "proxy/lending.h"
 #include "proxy/listener.h"
 #include "proxy/login.h"
-#include "proxy/server_host.h"
 #include "proxy/pool_common.h"
+#include "proxy/server_host.h"
 #include "proxy/session_state.h"
 #include "proxy/settings.h"
 
@@ -1255,19 +1255,19 @@ static size_t on_bytes(struct conn *conn, struct str bytes)
         struct str rest = { bytes.ptr + used, bytes.len - used };
         struct wire_header h;
         struct wire_piece f;
-        enum wire_result result = WIRE_FRAME;
+        enum wire_result result;
 
         if (s->lent) {
             conn->held = true;
             break;
         }
-        if (wire_reader_is_between(&s->reader)) {
-            result = wire_peek_header(SENT_BY_BACKEND, rest, &h);
+        if (!wire_reader_is_between(&s->reader)) {
+            result = wire_reader_next(&s->reader, rest, &f);
+        } else if ((result = wire_peek_header(SENT_BY_BACKEND, rest, &h)) == WIRE_FRAME) {
             s->reader.whole_max =
                 s->owed.count > 0 && owed_first(s)->looks ? WHOLE_MAX : whole_max(h.tag);
+            result = wire_reader_take(&s->reader, &h, rest, &f);
         }
-        if (result == WIRE_FRAME)
-            result = wire_reader_next(&s->reader, rest, &f);
         if (result == WIRE_NEED_MORE)
             break;
         if (result != WIRE_FRAME) {
@@ -1390,8 +1390,9 @@ static bool send_settings(struct server *s)
     bool at_once = true;
 
     text_init(&sql);
-    params_differences(&proxy_of(s)->params_names, &c->params, &s->params, &sql,
-                       &s->params_changed);
+    if (!params_differences(&proxy_of(s)->params_names, &c->params, &s->params, &sql,
+                            &s->params_changed))
+        params_unify(&s->params, &c->params);
     settings_differences(c->settings, s->settings, s->settings_doubt, &sql);
     if (sql.len > 0) {
         s->settings_hash = str_hash(text_str(&sql));

@@ -122,9 +122,11 @@ static bool first_word_tells(struct str text)
     while (sql_token_is_symbol(text, t, '(') || sql_token_is_symbol(text, t, ';'));
     size_t i = t.start;
 
-    if (i >= text.len || strchr("srludcSRLUDC", text.ptr[i]) == NULL)
+    if (i >= text.len)
         return false;
     for (size_t w = 0; w < sizeof(telling_words) / sizeof(telling_words[0]); w++) {
+        if ((text.ptr[i] | 0x20) != telling_words[w][0])
+            continue;
         size_t n = strlen(telling_words[w]);
         if (starts_nocase(text, i, (struct str){ telling_words[w], n }) &&
             (i + n == text.len || !is_identifier_byte(text.ptr[i + n])))

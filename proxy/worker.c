@@ -40,6 +40,7 @@ void worker_free(struct worker *w)
 {
     dns_free(w->dns);
     timers_free(&w->timers);
+    bytequeue_free(&w->spare);
     pthread_mutex_destroy(&w->letters_lock);
     free(w);
 }
