@@ -17,11 +17,9 @@ void map_free(struct map *m)
 
 static void map_grow(struct map *m)
 {
-    size_t n_buckets = m->n_buckets == 0 ? 16 : m->n_buckets * 2;
+    uint32_t n_buckets = m->n_buckets == 0 ? 16 : m->n_buckets * 2;
     struct map_node **buckets = mem_alloc(n_buckets * sizeof(*buckets));
 
-    for (size_t i = 0; i < n_buckets; i++)
-        buckets[i] = NULL;
     for (size_t i = 0; i < m->n_buckets; i++) {
         while (m->buckets[i] != NULL) {
             struct map_node *n = m->buckets[i];

@@ -17,8 +17,8 @@ struct map_node {
 
 struct map {
     struct map_node **buckets; /* NULL until the first insert */
-    size_t n_buckets;          /* a power of two */
-    size_t count;
+    uint32_t n_buckets;        /* a power of two */
+    uint32_t count;
 };
 
 #define MAP_ITEM(node, type, member) ((type *)(void *)((char *)(node)-offsetof(type, member)))

@@ -31,7 +31,7 @@ void wire_end(struct bytequeue *out, struct wire_mark m)
         fputs("a message of more than 2^31-1 bytes was encoded\n", stderr);
         abort();
     }
-    store_u32(out->ptr + out->head + m.at, (uint32_t)len);
+    store_u32(out->block->bytes + out->block->head + m.at, (uint32_t)len);
 }
 
 void wire_put_header(struct bytequeue *out, char tag, uint32_t body_len)

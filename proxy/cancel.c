@@ -78,7 +78,7 @@ static void finish(struct cancel_request *r, const char *reason)
     r->canceller = NULL;
     conn_close(&r->conn);
     if (canceller != NULL) {
-        canceller->cancel = NULL;
+        canceller->rare->cancel = NULL;
         client_close(canceller, reason);
     }
     if (s != NULL && --s->cancels == 0)
@@ -191,7 +191,7 @@ static struct cancel_request *request_new(struct worker *w, struct client *cance
     r->canceller = canceller;
     if (canceller != NULL) {
         canceller->state = CLIENT_CANCELING;
-        canceller->cancel = r;
+        client_rare(canceller)->cancel = r;
     }
     return r;
 }
@@ -284,7 +284,7 @@ static void drop_queued(struct pool *p, const struct server *s, const char *reas
         list_remove(&p->cancels_queued, &r->node);
         conn_close(&r->conn);
         if (canceller != NULL) {
-            canceller->cancel = NULL;
+            canceller->rare->cancel = NULL;
             client_close(canceller, reason);
         }
     }
@@ -485,7 +485,8 @@ static struct client *find_target(struct proxy *p, const struct cancel_key *want
     for (struct map_node *n = map_first(&p->cancel_keys, cancel_key_hash(wanted, p->cancel_secret));
          n != NULL; n = map_next_same(n)) {
         struct client *c = MAP_ITEM(n, struct client, cancel_node);
-        if (cancel_key_equal(&c->cancel_key, wanted))
+        struct cancel_key key = client_cancel_key(c);
+        if (cancel_key_equal(&key, wanted))
             target = c;
     }
     return target;
@@ -526,7 +527,7 @@ void cancel_request(struct client *canceller, int32_t pid, struct str key)
     } else if (target == NULL) {
         forward(canceller, &wanted);
     } else if (target->state == CLIENT_CONSOLE) {
-        proxy_cancel_admin_wait(p, target->admin);
+        proxy_cancel_admin_wait(p, target->rare->admin);
         client_close(canceller, "cancel request for console client");
     } else if (target->state == CLIENT_WAITING) {
         client_on_cancel_while_waiting(target);
@@ -543,10 +544,10 @@ void cancel_request(struct client *canceller, int32_t pid, struct str key)
 
 void cancel_abandon(struct client *canceller)
 {
-    struct cancel_request *r = canceller->cancel;
+    struct cancel_request *r = canceller->rare->cancel;
 
     r->canceller = NULL;
-    canceller->cancel = NULL;
+    canceller->rare->cancel = NULL;
     if (r->state == REQUEST_QUEUED)
         finish(r, "");
 }

@@ -1,6 +1,9 @@
 #include "proxy/cancel_key.h"
 
+#include <stdlib.h>
 #include <string.h>
+
+#include "base/arena.h"
 
 #define TTL_MASK 0x03
 
@@ -24,6 +27,29 @@ bool cancel_key_from_wire(struct cancel_key *k, int32_t pid, struct str secret)
     memcpy(k->bytes + 4, secret.ptr, secret.len);
     k->len = (uint8_t)(secret.len + 4);
     return true;
+}
+
+void cancel_key_keep(union cancel_key_kept *to, const struct cancel_key *k)
+{
+    unsigned char *at = to->bytes;
+
+    if (k->len > CANCEL_KEY_SHORT)
+        at = to->longer = mem_alloc(CANCEL_KEY_LONG);
+    memcpy(at, k->bytes, k->len);
+}
+
+struct cancel_key cancel_key_look(const union cancel_key_kept *from, uint8_t len)
+{
+    struct cancel_key k = { .len = len };
+
+    memcpy(k.bytes, len > CANCEL_KEY_SHORT ? from->longer : from->bytes, len);
+    return k;
+}
+
+void cancel_key_drop(union cancel_key_kept *k, uint8_t len)
+{
+    if (len > CANCEL_KEY_SHORT)
+        free(k->longer);
 }
 
 int32_t cancel_key_pid(const struct cancel_key *k)

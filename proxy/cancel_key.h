@@ -28,6 +28,16 @@ struct cancel_key {
     uint8_t len; /* CANCEL_KEY_SHORT, CANCEL_KEY_LONG; 0: none */
 };
 
+/* A key of which the length is known, kept in little room: nearly all are short. */
+union cancel_key_kept {
+    unsigned char bytes[CANCEL_KEY_SHORT];
+    unsigned char *longer; /* CANCEL_KEY_LONG bytes, malloc */
+};
+
+void cancel_key_keep(union cancel_key_kept *to, const struct cancel_key *k);
+struct cancel_key cancel_key_look(const union cancel_key_kept *from, uint8_t len);
+void cancel_key_drop(union cancel_key_kept *k, uint8_t len); /* len 0: nothing is kept */
+
 /* bytes[0..len-1] are random already; peer_id 0: none. */
 void cancel_key_finish(struct cancel_key *k, uint8_t len, int peer_id);
 

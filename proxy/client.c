@@ -81,7 +81,7 @@ const char *client_state_name(const struct client *c)
     case CLIENT_CONSOLE:
         return "active";
     case CLIENT_CANCELING:
-        return cancel_is_under_way(c->cancel) ? "active_cancel_req" : "waiting_cancel_req";
+        return cancel_is_under_way(c->rare->cancel) ? "active_cancel_req" : "waiting_cancel_req";
     case CLIENT_CLOSED:
         break;
     }
@@ -113,11 +113,32 @@ struct client *client_new(struct worker *w, const struct address *peer)
     c->connected_at_us = c->quiet_at_us = w->now_us;
     wire_reader_init(&c->reader, SENT_BY_FRONTEND, TEXT_MAX);
     map_init(&c->statements);
-    map_init(&c->lend_portals);
     list_append(&w->clients, &c->worker_node);
     w->load++;
     client_update_timer(c);
     return c;
+}
+
+const struct client_rare *client_has(const struct client *c)
+{
+    static const struct client_rare nothing = { 0 };
+
+    return c->rare != NULL ? c->rare : &nothing;
+}
+
+struct client_rare *client_rare(struct client *c)
+{
+    if (c->rare == NULL) {
+        c->rare = mem_alloc(sizeof(*c->rare));
+        c->rare->client = c;
+    }
+    return c->rare;
+}
+
+static void clear_lend_portals(struct client *c)
+{
+    if (c->rare != NULL)
+        client_statements_clear(&c->rare->lend_portals, &proxy_of(c)->statements);
 }
 
 /* ---- to another worker ------------------------------------------------------------------ */
@@ -135,7 +156,7 @@ static void arrive(struct worker *w, struct letter *l)
         (struct client_move *)(void *)((char *)l - offsetof(struct client_move, letter));
     struct client *c = m->client;
 
-    c->move = NULL;
+    c->rare->move = NULL;
     free(m);
     list_append(&w->clients, &c->worker_node);
     conn_arrive(&c->conn, w);
@@ -163,18 +184,20 @@ void client_move(struct client *c, struct worker *to)
     m->client = c;
     m->to = to;
     m->letter.deliver = arrive;
-    c->move = m;
+    client_rare(c)->move = m;
     m->leaver.depart = depart;
     list_append(&c->conn.worker->leaving, &m->leaver.node);
 }
 
 static void stay(struct client *c)
 {
-    if (c->move == NULL)
+    struct client_move *m = client_has(c)->move;
+
+    if (m == NULL)
         return;
-    list_remove(&c->conn.worker->leaving, &c->move->leaver.node);
-    free(c->move);
-    c->move = NULL;
+    list_remove(&c->conn.worker->leaving, &m->leaver.node);
+    free(m);
+    c->rare->move = NULL;
 }
 
 /* ---- inside of the process --------------------------------------------------------------- */
@@ -198,7 +221,6 @@ struct inner_client *inner_client_new(struct worker *w, struct pool *pool,
     conn_set_peer(&c->conn, &(struct address){ .is_unix = true });
     wire_reader_init(&c->reader, SENT_BY_FRONTEND, TEXT_MAX);
     map_init(&c->statements);
-    map_init(&c->lend_portals);
     list_append(&w->clients, &c->worker_node);
     w->load++;
     c->connected_at_us = c->quiet_at_us = c->waiting_since_us = w->now_us;
@@ -241,10 +263,10 @@ static void leave(struct client *c)
     timer_unset(&w->timers, &c->timer);
     if (c->login != NULL)
         login_abandon(c->login);
-    if (c->cancel != NULL)
+    if (client_has(c)->cancel != NULL)
         cancel_abandon(c);
-    if (list_node_is_linked(&c->install_node))
-        list_remove(&w->views_waiting, &c->install_node);
+    if (list_node_is_linked(&client_has(c)->install_node))
+        list_remove(&w->views_waiting, &c->rare->install_node);
     stay(c);
     session_state_leave(c);
     if (c->pool != NULL)
@@ -253,21 +275,22 @@ static void leave(struct client *c)
     if (c->server != NULL && !kept_by_job)
         server_unlink(c->server, true);
     c->server = NULL;
-    if (c->cancel_key.len > 0) {
+    if (c->cancel_key_len > 0) {
         pthread_mutex_lock(&p->lock);
         map_remove(&p->cancel_keys, &c->cancel_node);
         pthread_mutex_unlock(&p->lock);
+        cancel_key_drop(&c->cancel_key, c->cancel_key_len);
+        c->cancel_key_len = 0;
     }
-    c->cancel_key.len = 0;
     if (c->counted)
         p->n_clients--;
     if (c->counted_db)
         c->db->n_clients--;
     if (c->counted_user)
         c->user->n_clients--;
-    if (c->admin != NULL) {
+    if (client_has(c)->admin != NULL) {
         takeover_on_gone(p, c);
-        proxy_drop_admin_wait(p, c->admin);
+        proxy_drop_admin_wait(p, c->rare->admin);
         p->n_admin_clients--;
     }
     c->counted = c->counted_db = c->counted_user = false;
@@ -407,11 +430,11 @@ void client_fail_with(struct client *c, struct str frame, const char *reason)
 
 static void forget_install_error(struct client *c)
 {
-    if (c->install_error == NULL)
+    if (client_has(c)->install_error == NULL)
         return;
-    err_clear(c->install_error);
-    free(c->install_error);
-    c->install_error = NULL;
+    err_clear(c->rare->install_error);
+    free(c->rare->install_error);
+    c->rare->install_error = NULL;
 }
 
 void client_forget_names(struct client *c)
@@ -426,7 +449,7 @@ void client_forget_names(struct client *c)
 
 void client_fail_both(struct client *c, const char *reason)
 {
-    c->ends_server = reason;
+    client_rare(c)->ends_server = reason;
     client_fail(c, "08P01", "%s", reason);
 }
 
@@ -435,16 +458,19 @@ static void client_free(struct conn *conn)
     struct client *c = of_conn(conn);
 
     client_statements_clear(&c->statements, &conn->worker->proxy->statements);
-    client_statements_clear(&c->lend_portals, &conn->worker->proxy->statements);
+    clear_lend_portals(c);
     map_free(&c->statements);
-    map_free(&c->lend_portals);
     params_clear(&c->params);
     session_state_free(c);
     settings_unref(c->startup);
     settings_unref(c->settings);
     login_free(c->login);
-    admin_session_free(c->admin);
     forget_install_error(c);
+    if (c->rare != NULL) {
+        admin_session_free(c->rare->admin);
+        map_free(&c->rare->lend_portals);
+        free(c->rare);
+    }
     client_forget_names(c);
     if (client_is_inner(c)) {
         struct inner_client *inner = (struct inner_client *)(void *)c;
@@ -577,7 +603,7 @@ static void update_timer(struct client *c, bool runs)
             earliest(&at, c->xact_at_us, config_transaction_timeout_us(conf, u));
         break;
     case CLIENT_CANCELING:
-        if (!cancel_is_under_way(c->cancel))
+        if (!cancel_is_under_way(c->rare->cancel))
             earliest(&at, c->connected_at_us, conf->cancel_wait_timeout_us);
         break;
     case CLIENT_CONSOLE:
@@ -604,25 +630,38 @@ static void set_state(struct client *c, enum client_state state)
 
 /* ---- login is over ---------------------------------------------------------------------- */
 
-static void keep_cancel_key(struct client *c)
+struct cancel_key client_cancel_key(const struct client *c)
+{
+    return cancel_key_look(&c->cancel_key, c->cancel_key_len);
+}
+
+void client_set_cancel_key(struct client *c, const struct cancel_key *k)
+{
+    cancel_key_keep(&c->cancel_key, k);
+    c->cancel_key_len = k->len;
+}
+
+static void publish_cancel_key(struct client *c)
 {
     struct proxy *p = proxy_of(c);
+    struct cancel_key k = client_cancel_key(c);
 
     pthread_mutex_lock(&p->lock);
-    map_insert(&p->cancel_keys, &c->cancel_node, cancel_key_hash(&c->cancel_key, p->cancel_secret));
+    map_insert(&p->cancel_keys, &c->cancel_node, cancel_key_hash(&k, p->cancel_secret));
     pthread_mutex_unlock(&p->lock);
 }
 
 static void give_cancel_key(struct client *c)
 {
     struct proxy *p = proxy_of(c);
-    struct cancel_key *k = &c->cancel_key;
+    struct cancel_key k;
     uint8_t len = c->speaks_3_2 ? CANCEL_KEY_LONG : CANCEL_KEY_SHORT;
 
-    c->conn.worker->ops->random(c->conn.worker->io, k->bytes, len);
-    cancel_key_finish(k, len, p->config->peer_id);
-    keep_cancel_key(c);
-    wire_encode_backend_key(&c->conn.out, cancel_key_pid(k), cancel_key_secret(k));
+    c->conn.worker->ops->random(c->conn.worker->io, k.bytes, len);
+    cancel_key_finish(&k, len, p->config->peer_id);
+    client_set_cancel_key(c, &k);
+    publish_cancel_key(c);
+    wire_encode_backend_key(&c->conn.out, cancel_key_pid(&k), cancel_key_secret(&k));
 }
 
 static void console_start(struct client *c)
@@ -639,7 +678,7 @@ static void console_start(struct client *c)
         client_fail(c, "08P01", "not allowed");
         return;
     }
-    c->admin = admin_session_new(&p->admin_view, rights, str_from(c->user_name));
+    client_rare(c)->admin = admin_session_new(&p->admin_view, rights, str_from(c->user_name));
     p->n_admin_clients++;
     p->admin_stats.client_logins++;
     set_state(c, CLIENT_CONSOLE);
@@ -819,8 +858,8 @@ bool client_readmit(struct client *c, bool waiting)
 {
     struct proxy *p = proxy_of(c);
 
-    if (c->cancel_key.len > 0)
-        keep_cancel_key(c);
+    if (c->cancel_key_len > 0)
+        publish_cancel_key(c);
     p->n_clients++;
     c->counted = true;
     c->db = proxy_database(p, str_from(c->database_name));
@@ -942,8 +981,7 @@ void client_fail_in_place(struct client *c, const struct err *e)
 
     notice_encode_err(&frame, "ERROR", e);
     o->audience = REPLY_SUBSTITUTED;
-    o->error_len = bytequeue_len(&frame);
-    o->error = frame.ptr; /* head is 0: nothing was consumed */
+    o->error = bytequeue_take(&frame, &o->error_len);
     wire_encode_describe(&c->server->conn.out, TARGET_STATEMENT, STR("PGTRICKLE_none"));
     conn_flush(&c->server->conn);
     c->skips = true;
@@ -1066,8 +1104,7 @@ void client_refuse_query(struct client *c, const struct err *e)
 
     notice_encode_err(&frame, "ERROR", e);
     o->audience = REPLY_SUBSTITUTED;
-    o->error_len = bytequeue_len(&frame);
-    o->error = frame.ptr; /* head is 0: nothing was consumed */
+    o->error = bytequeue_take(&frame, &o->error_len);
     wire_encode_query(&c->server->conn.out, STR("EXECUTE \"PGTRICKLE_none\""));
     conn_flush(&c->server->conn);
 }
@@ -1103,8 +1140,8 @@ static bool on_query(struct client *c, const struct wire_piece *f)
     if (kind == INTERCEPT_LEND) {
         if (!f->ends)
             return too_large(c, false);
-        if (c->install_error != NULL && c->server->owed.count == 0) {
-            answer_query(c, c->install_error);
+        if (client_has(c)->install_error != NULL && c->server->owed.count == 0) {
+            answer_query(c, c->rare->install_error);
             client_on_batch_done(c);
             return true;
         }
@@ -1282,8 +1319,8 @@ static bool on_parse(struct client *c, const struct wire_piece *f)
     if (kind == INTERCEPT_LEND) {
         struct intercept_rewrite rw = { 0 };
         struct err e = { 0 };
-        if (c->install_error != NULL) {
-            client_fail_in_place(c, c->install_error);
+        if (client_has(c)->install_error != NULL) {
+            client_fail_in_place(c, c->rare->install_error);
             arena_free(&arena);
             return true;
         }
@@ -1328,10 +1365,10 @@ static bool on_parse(struct client *c, const struct wire_piece *f)
 
 static void forget_lend_portal(struct client *c, struct str portal)
 {
-    struct client_statement *p = client_statement_find(&c->lend_portals, portal);
+    struct client_statement *p = client_statement_find(&client_has(c)->lend_portals, portal);
 
     if (p != NULL)
-        client_statement_remove(&c->lend_portals, p, &proxy_of(c)->statements);
+        client_statement_remove(&c->rare->lend_portals, p, &proxy_of(c)->statements);
 }
 
 /* What follows the Bind in hand is a Describe of its portal. 0: that has not come yet. */
@@ -1422,7 +1459,7 @@ static bool on_bind(struct client *c, const struct wire_piece *f)
     c->pool->stats.binds++;
     forget_lend_portal(c, m.portal);
     if (cs != NULL && cs->lend != NULL)
-        client_statement_add(&c->lend_portals, ++c->next_serial, m.portal, NULL,
+        client_statement_add(&client_rare(c)->lend_portals, ++c->next_serial, m.portal, NULL,
                              lend_info_copy(cs->lend));
     else if (cs != NULL && cs->sql != NULL)
         client_sql_bound(c, m.portal, cs);
@@ -1478,8 +1515,8 @@ static bool on_execute(struct client *c, const struct wire_piece *f)
 {
     struct msg_execute m;
 
-    if (c->lend_portals.count > 0 && wire_decode_execute(f->body, &m)) {
-        struct client_statement *p = client_statement_find(&c->lend_portals, m.portal);
+    if (client_has(c)->lend_portals.count > 0 && wire_decode_execute(f->body, &m)) {
+        struct client_statement *p = client_statement_find(&c->rare->lend_portals, m.portal);
         if (p != NULL && p->sql != NULL)
             return client_sql_execute(c, p, f->bytes);
         if (p != NULL) {
@@ -1497,7 +1534,7 @@ static bool on_sync(struct client *c, const struct wire_piece *f)
 {
     c->skips = false;
     c->synced_serial = c->next_serial;
-    client_statements_clear(&c->lend_portals, &proxy_of(c)->statements);
+    clear_lend_portals(c);
     if (c->lend_block) {
         lending_end_block(c);
         return true;
@@ -1746,7 +1783,7 @@ static size_t take_console(struct client *c, struct str bytes)
         struct wire_header h;
         struct wire_frame f;
 
-        if (admin_session_is_waiting(c->admin)) {
+        if (admin_session_is_waiting(c->rare->admin)) {
             c->conn.held = true;
             break;
         }
@@ -1767,7 +1804,7 @@ static size_t take_console(struct client *c, struct str bytes)
         }
         size_t before = bytequeue_len(&c->conn.out);
         proxy_halt_workers(proxy_of(c));
-        enum admin_next next = admin_on_message(c->admin, f.tag, f.body, &c->conn.out);
+        enum admin_next next = admin_on_message(c->rare->admin, f.tag, f.body, &c->conn.out);
         proxy_release_workers(proxy_of(c));
         proxy_of(c)->admin_stats.client_bytes += f.bytes.len;
         proxy_of(c)->admin_stats.server_bytes += bytequeue_len(&c->conn.out) - before;
@@ -1891,7 +1928,7 @@ static bool let_go(struct client *c)
         return false;
     }
     c->discarded = false;
-    client_statements_clear(&c->lend_portals, &proxy_of(c)->statements);
+    clear_lend_portals(c);
     leave_unnamed(c);
     set_state(c, CLIENT_IDLE);
     if (c->conn.held)
@@ -2034,12 +2071,13 @@ void client_on_installed(struct client *c, const struct err *e)
     c->install_tried = true;
     forget_install_error(c);
     if (e != NULL) {
-        c->install_error = mem_alloc(sizeof(*c->install_error));
-        err_set(c->install_error, e->class, e->sqlstate, "%s", e->message);
+        struct err *copy = mem_alloc(sizeof(*copy));
+        err_set(copy, e->class, e->sqlstate, "%s", e->message);
         if (e->detail != NULL)
-            err_detail(c->install_error, "%s", e->detail);
+            err_detail(copy, "%s", e->detail);
         if (e->hint != NULL)
-            err_hint(c->install_error, "%s", e->hint);
+            err_hint(copy, "%s", e->hint);
+        client_rare(c)->install_error = copy;
     }
     conn_wake(&c->conn);
 }

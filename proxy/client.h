@@ -53,67 +53,83 @@ enum replication {
     REPLICATION_PHYSICAL, /* replication=true: of the whole server */
 };
 
-/* There may be ten thousand that are idle: what only few of them need for a while is a pointer. */
+/* What few clients ever have. Made when the first of it is, and kept. */
+struct client_rare {
+    struct client *client;
+    struct client_move *move;      /* STARTUP: it goes to another worker; NULL: it stays */
+    struct cancel_request *cancel; /* CANCELING */
+    struct admin_session *admin;   /* CONSOLE */
+    const char *ends_server;       /* why its server is closed with it; NULL: it just leaves */
+    struct err *install_error;     /* why the SQL side could not be installed; NULL: it could */
+    struct list_node install_node; /* worker.views_waiting */
+    struct map lend_portals; /* struct client_statement: portals bound to stream-table statements */
+};
+
+/* There may be ten thousand that are idle, and each byte is theirs. */
 struct client {
     struct conn conn; /* first */
     struct list_node worker_node;
-    struct list_node pool_node;    /* pool.clients */
-    struct list_node wait_node;    /* pool.waiting, pool.login_waiting, pool.replications */
-    struct list_node install_node; /* worker.views_waiting */
+    struct list_node pool_node; /* pool.clients */
+    struct list_node wait_node; /* pool.waiting, pool.login_waiting, pool.replications */
     struct map_node cancel_node;
+    union cancel_key_kept cancel_key; /* cancel_key_len */
     uint64_t id;
     struct login *login;       /* STARTUP, AUTH, LOGIN_WAIT */
-    struct client_move *move;  /* STARTUP: it goes to another worker; NULL: it stays */
     struct database *db;       /* NULL until known */
     struct user *user;         /* who logged in */
     const char *database_name; /* as asked for; NULL before */
     const char *user_name;
     struct pool *pool; /* LOGIN_WAIT and later */
     struct server *server;
-    enum client_state state;
-    enum replication replication;
-    struct cancel_key cancel_key; /* len 0: none yet */
-    bool speaks_3_2;              /* gets a long one */
-    bool names_shared;            /* the names are those of db and user */
-    bool counted_db;              /* in db->n_clients and user->n_clients */
-    bool counted_user;
-    bool counted; /* in proxy.n_clients */
-    bool wait_notified;
-    bool has_deadlines;      /* some timeout for ACTIVE or IDLE is configured */
-    bool discards;           /* the message that is streamed is dropped */
-    bool skips;              /* the pipeline failed: messages up to Sync are dropped */
-    bool waits_for_answers;  /* what was sent decides what names mean in the message in front */
-    bool unnamed_here;       /* the unnamed statement on the linked server is this client's, */
-    bool unnamed_unbound;    /* and nothing was bound to it yet */
-    bool canceled;           /* in the queue: the message in front is answered with 57014 */
-    bool cut;                /* its server went away in the middle of a message */
-    const char *ends_server; /* why its server is closed with it; NULL: it just leaves */
-    bool lend_block; /* a job opened a transaction block: it is ended at the client's Sync */
-    bool lend_block_failed;
-    bool install_wanted; /* waits for the SQL side to be installed */
-    bool install_tried;  /* for the message in front: go on whatever came of it */
-    uint32_t next_serial;
-    uint32_t synced_serial;    /* next_serial at the last Sync */
-    struct wire_reader reader; /* messages on their way to the server */
     struct params params;
     struct settings *startup;  /* what the startup packet asked for, reported parameters too */
     struct settings *settings; /* what must be set on its server beside params */
     struct session *session;   /* proxy/session_state.h; NULL: never had use for it */
-    bool settings_proven;      /* a server has taken params and settings */
-    bool discarded;            /* DISCARD ALL: what the startup packet asked for is due again */
+    struct lending *lend;      /* a job runs, or is about to */
+    struct client_rare *rare;  /* NULL: has nothing of it; client_has, client_rare */
+    struct map statements;     /* struct client_statement */
     struct timer timer;        /* the deadline that fits the state */
     uint64_t connected_at_us;
     uint64_t request_at_us; /* first byte of the running request */
     uint64_t xact_at_us;    /* start of the transaction; 0: none */
     uint64_t waiting_since_us;
-    uint64_t quiet_at_us;    /* ACTIVE: since when no reply is owed; IDLE: since when */
-    struct map statements;   /* struct client_statement */
-    struct map lend_portals; /* struct client_statement: portals bound to stream-table statements */
-    struct lending *lend;    /* a job runs, or is about to */
-    struct err *install_error; /* why it could not be installed; NULL: it could */
-    struct cancel_request *cancel;
-    struct admin_session *admin;
+    uint64_t quiet_at_us;      /* ACTIVE: since when no reply is owed; IDLE: since when */
+    struct wire_reader reader; /* messages on their way to the server */
+    uint32_t next_serial;
+    uint32_t synced_serial; /* next_serial at the last Sync */
+    enum client_state state;
+    enum replication replication;
+    uint8_t cancel_key_len; /* 0: none yet */
+    bool speaks_3_2;        /* gets a long key */
+    bool names_shared;      /* the names are those of db and user */
+    bool counted_db;        /* in db->n_clients and user->n_clients */
+    bool counted_user;
+    bool counted; /* in proxy.n_clients */
+    bool wait_notified;
+    bool has_deadlines;     /* some timeout for ACTIVE or IDLE is configured */
+    bool discards;          /* the message that is streamed is dropped */
+    bool skips;             /* the pipeline failed: messages up to Sync are dropped */
+    bool waits_for_answers; /* what was sent decides what names mean in the message in front */
+    bool unnamed_here;      /* the unnamed statement on the linked server is this client's, */
+    bool unnamed_unbound;   /* and nothing was bound to it yet */
+    bool canceled;          /* in the queue: the message in front is answered with 57014 */
+    bool cut;               /* its server went away in the middle of a message */
+    bool lend_block;        /* a job opened a transaction block: it is ended at the client's Sync */
+    bool lend_block_failed;
+    bool install_wanted;  /* waits for the SQL side to be installed */
+    bool install_tried;   /* for the message in front: go on whatever came of it */
+    bool settings_proven; /* a server has taken params and settings */
+    bool discarded;       /* DISCARD ALL: what the startup packet asked for is due again */
 };
+
+/* To look at; all zero when it has none. */
+const struct client_rare *client_has(const struct client *c);
+/* To put something there. */
+struct client_rare *client_rare(struct client *c);
+
+struct cancel_key client_cancel_key(const struct client *c); /* len 0: none yet */
+/* It had none. Not looked up before client_readmit. */
+void client_set_cancel_key(struct client *c, const struct cancel_key *k);
 
 struct client *client_new(struct worker *w, const struct address *peer);
 

@@ -638,7 +638,7 @@ void client_sql_renew(struct client *c, struct client_statement *cs)
 
 void client_sql_bound(struct client *c, struct str portal, struct client_statement *cs)
 {
-    client_statement_add(&c->lend_portals, ++c->next_serial, portal, NULL, NULL)->sql =
+    client_statement_add(&client_rare(c)->lend_portals, ++c->next_serial, portal, NULL, NULL)->sql =
         sql_command_ref(cs->sql);
 }
 

@@ -16,14 +16,10 @@ void conn_init(struct conn *c, struct worker *w, const struct conn_ops *ops)
 
 void conn_set_peer(struct conn *c, const struct address *peer)
 {
-    char *host = NULL;
+    struct shared_names *names = &c->worker->proxy->peer_hosts;
+    const char *host = peer->host != NULL ? shared_name_ref(names, peer->host) : NULL;
 
-    if (peer->host != NULL) {
-        size_t len = strlen(peer->host);
-        host = mem_alloc(len + 1);
-        memcpy(host, peer->host, len + 1);
-    }
-    free((char *)c->peer.host);
+    shared_name_unref(names, c->peer.host);
     c->peer = *peer;
     c->peer.host = host;
 }
@@ -68,7 +64,7 @@ void conn_send(struct conn *c, const void *bytes, size_t n)
 
     if (c->closed)
         return;
-    if (c->out.cap == 0) {
+    if (c->out.block == NULL) {
         c->out = w->spare;
         w->spare = (struct bytequeue){ 0 };
     }
@@ -218,7 +214,7 @@ static void send_queued(struct conn *c)
     else
         n = c->worker->ops->send(c->worker->io, c, left.ptr, left.len);
     bytequeue_consume(&c->out, n);
-    if (n == left.len && c->worker->spare.cap == 0 && c->out.cap <= SPARE_MAX) {
+    if (n == left.len && c->worker->spare.block == NULL && bytequeue_cap(&c->out) <= SPARE_MAX) {
         c->worker->spare = c->out;
         c->out = (struct bytequeue){ 0 };
     } else {
@@ -274,7 +270,7 @@ void worker_settle(struct worker *w)
         struct conn *c = LIST_ITEM(n, struct conn, wake_node);
         bytequeue_free(&c->in);
         bytequeue_free(&c->out);
-        free((char *)c->peer.host);
+        shared_name_unref(&w->proxy->peer_hosts, c->peer.host);
         tls_info_free(c->tls);
         c->ops->free(c);
     }

@@ -66,7 +66,7 @@ struct conn {
     void *socket; /* the world's; NULL when not connected or lent */
     struct bytequeue in;
     struct bytequeue out;
-    struct address peer;        /* its host is the conn's own */
+    struct address peer;        /* its host is one of proxy.peer_hosts */
     struct tls_info *tls;       /* NULL: in clear; its own */
     struct list_node wake_node; /* worker.wakes; closed: worker.dead */
     struct list_node send_node;

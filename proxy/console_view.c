@@ -459,13 +459,13 @@ static void view_memory(void *core, struct admin_sink *sink)
         {
             const struct server *s = LIST_ITEM(n, struct server, worker_node);
             owed += s->owed.cap;
-            buffers += (int64_t)(s->conn.in.cap + s->conn.out.cap);
+            buffers += (int64_t)(bytequeue_cap(&s->conn.in) + bytequeue_cap(&s->conn.out));
             prepared += s->statements.lru.count;
         }
         LIST_FOREACH(&worker->clients, n)
         {
             const struct client *c = LIST_ITEM(n, struct client, worker_node);
-            buffers += (int64_t)(c->conn.in.cap + c->conn.out.cap);
+            buffers += (int64_t)(bytequeue_cap(&c->conn.in) + bytequeue_cap(&c->conn.out));
         }
     }
     const struct admin_memory rows[] = {

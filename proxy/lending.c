@@ -344,7 +344,7 @@ static void deliver_installed(struct worker *w, struct letter *l)
 
     LIST_FOREACH(&w->views_waiting, n)
     {
-        struct client *c = LIST_ITEM(n, struct client, install_node);
+        struct client *c = LIST_ITEM(n, struct client_rare, install_node)->client;
         if (c->db == il->db) {
             list_remove(&w->views_waiting, n);
             client_on_installed(c, err_is_set(&il->err) ? &il->err : NULL);
@@ -388,7 +388,7 @@ void lending_install(struct client *c)
     struct proxy *p = proxy_of(c);
     struct worker *w = c->conn.worker;
 
-    list_append(&w->views_waiting, &c->install_node);
+    list_append(&w->views_waiting, &client_rare(c)->install_node);
     if (atomic_exchange(&c->db->views_installing, true))
         return;
     struct installation *i = mem_alloc(sizeof(*i));

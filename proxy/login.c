@@ -300,7 +300,7 @@ size_t login_on_bytes(struct client *c, struct str bytes)
 {
     size_t used = 0;
 
-    if (c->move != NULL) {
+    if (client_has(c)->move != NULL) {
         c->conn.held = true;
         return 0;
     }

@@ -827,7 +827,7 @@ static struct client *client_of_session(struct proxy *p, const struct admin_sess
     LIST_FOREACH(&worker->clients, n)
     {
         struct client *c = LIST_ITEM(n, struct client, worker_node);
-        if (c->admin == s)
+        if (client_has(c)->admin == s)
             return c;
     }
     return NULL;
@@ -1000,6 +1000,7 @@ struct proxy *proxy_new(struct config *config, struct userlist *userlist, struct
     list_init(&p->database_list);
     map_init(&p->users);
     map_init(&p->cancel_keys);
+    shared_names_init(&p->peer_hosts);
     list_init(&p->admin_waits);
     p->gone_letter.deliver = on_gone;
     list_init(&p->peers);
@@ -1082,6 +1083,7 @@ void proxy_free(struct proxy *p)
     map_free(&p->users);
     map_free(&p->databases);
     map_free(&p->cancel_keys);
+    shared_names_fini(&p->peer_hosts);
     cancel_free_peers(p);
     takeover_free(p);
     params_names_free(&p->params_names);

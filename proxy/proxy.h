@@ -35,6 +35,7 @@
 #include "proxy/hosts.h"
 #include "proxy/params.h"
 #include "proxy/prepared.h"
+#include "proxy/shared_names.h"
 #include "proxy/stats.h"
 #include "proxy/timers.h"
 #include "proxy/userlist.h"
@@ -136,6 +137,7 @@ struct proxy {
     struct map cancel_keys; /* struct client.cancel_node */
     uint64_t cancel_secret; /* of cancel_key_hash */
     struct list peers;      /* struct peer.node, under lock */
+    struct shared_names peer_hosts; /* struct conn.peer.host */
     atomic_int n_clients;
     atomic_uint_least64_t last_id; /* clients and servers, one counter */
     uint64_t stats_at_us;          /* the windows of statistics rolled; under lock */
@@ -183,15 +185,16 @@ struct worker {
     uint64_t now_us;      /* monotonic, set by the world before each event */
     int64_t wall_base_us; /* wall clock = wall_base_us + now_us */
     struct timers timers;
-    atomic_int load;           /* clients, and those on their way */
-    struct list clients;       /* struct client.worker_node */
-    struct list servers;       /* struct server.worker_node */
-    struct list pools;         /* struct pool.worker_node */
-    struct list leaving;       /* struct leaver.node */
-    struct list wakes;         /* conns whose input can go on */
-    struct list sends;         /* conns with output to hand over */
-    struct list dead;          /* closed conns, freed by worker_settle */
-    struct list views_waiting; /* struct client.install_node: for the SQL side of their database */
+    atomic_int load;     /* clients, and those on their way */
+    struct list clients; /* struct client.worker_node */
+    struct list servers; /* struct server.worker_node */
+    struct list pools;   /* struct pool.worker_node */
+    struct list leaving; /* struct leaver.node */
+    struct list wakes;   /* conns whose input can go on */
+    struct list sends;   /* conns with output to hand over */
+    struct list dead;    /* closed conns, freed by worker_settle */
+    struct list
+        views_waiting; /* struct client_rare.install_node: for the SQL side of their database */
     struct dns *dns;
     struct list peer_requests; /* struct cancel_request.node: to peers */
     atomic_bool peers_kicked;  /* peers_kick is on its way */

@@ -1559,7 +1559,7 @@ static bool can_drain(const struct server *s, const struct client *c)
 {
     return proxy_of(s)->config->server_cancel_timeout_us > 0 &&
            proxy_of(s)->shutdown == SHUTDOWN_NONE && s->state == SERVER_IN_USE && !s->copy_in &&
-           !s->retire && c != NULL && c->ends_server == NULL &&
+           !s->retire && c != NULL && client_has(c)->ends_server == NULL &&
            wire_reader_is_between(&c->reader) && (s->owed.count == 0 || s->backend_key_len > 0);
 }
 
@@ -1595,8 +1595,8 @@ void server_unlink(struct server *s, bool client_is_gone)
         if (!can_drain(s, c)) {
             if (running)
                 cancel_own_query(s);
-            server_close(s, c != NULL && c->ends_server != NULL
-                                ? c->ends_server
+            server_close(s, c != NULL && client_has(c)->ends_server != NULL
+                                ? c->rare->ends_server
                                 : "client disconnect while server was not ready");
             return;
         }

@@ -367,7 +367,8 @@ static void put_client(struct takeover *t, struct bytequeue *q, const struct cli
     put_text(q, "user", c->user_name);
     record_put_number(q, "login_waits", c->state == CLIENT_LOGIN_WAIT);
     record_put_number(q, "replication", c->replication);
-    put_bytes(q, "cancel_key", c->cancel_key.bytes, c->cancel_key.len);
+    struct cancel_key key = client_cancel_key(c);
+    put_bytes(q, "cancel_key", key.bytes, key.len);
     record_put_number(q, "speaks_3_2", c->speaks_3_2);
     record_put_number(q, "discards", c->discards);
     record_put_number(q, "skips", c->skips);
@@ -400,7 +401,7 @@ static bool has_odd_statements(const struct client *c)
             if (MAP_ITEM(n, struct client_statement, node)->lend != NULL ||
                 MAP_ITEM(n, struct client_statement, node)->sql != NULL)
                 return true;
-    return c->lend_portals.count > 0;
+    return client_has(c)->lend_portals.count > 0;
 }
 
 /* Half done: worth waiting for while everybody is served. */
@@ -408,7 +409,7 @@ static bool client_is_busy(const struct client *c)
 {
     return client_is_inner(c) || c->state == CLIENT_AUTH || c->state == CLIENT_CANCELING ||
            c->lend != NULL || c->lend_block || c->install_wanted || c->discarded ||
-           c->cancel != NULL || c->move != NULL ||
+           client_has(c)->cancel != NULL || client_has(c)->move != NULL ||
            (c->state == CLIENT_STARTUP && c->login != NULL) ||
            (c->state == CLIENT_LOGIN_WAIT && c->replication != REPLICATION_NONE);
 }
@@ -1001,9 +1002,11 @@ static void get_client(struct client *c, struct str record)
     struct str field, value;
 
     c->replication = (enum replication)record_number(record, "replication");
-    if (record_get(record, "cancel_key", &value) && value.len <= sizeof(c->cancel_key.bytes)) {
-        memcpy(c->cancel_key.bytes, value.ptr, value.len);
-        c->cancel_key.len = (uint8_t)value.len;
+    if (record_get(record, "cancel_key", &value) &&
+        (value.len == CANCEL_KEY_SHORT || value.len == CANCEL_KEY_LONG)) {
+        struct cancel_key key = { .len = (uint8_t)value.len };
+        memcpy(key.bytes, value.ptr, value.len);
+        client_set_cancel_key(c, &key);
     }
     c->speaks_3_2 = record_number(record, "speaks_3_2") != 0;
     c->discards = record_number(record, "discards") != 0;

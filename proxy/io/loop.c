@@ -61,18 +61,24 @@ struct enclosures {
     struct enclosed *last;
 };
 
+/* What few sockets ever have. Made when the first of it is, and kept. */
+struct socket_rare {
+    struct socket *socket;
+    struct list_node lent_node;    /* io.lent */
+    struct failed_connect *failed; /* keeps the socket until it is told */
+    struct enclosures *enclosures; /* NULL: never any */
+};
+
 /* A conn's descriptor. */
 struct socket {
     struct watch watch; /* first; its descriptor is -1 before there is one */
     struct io *io;
-    struct conn *conn; /* NULL: closed before its failure was told */
-    struct list_node lent_node;
+    struct conn *conn;        /* NULL: closed before its failure was told */
+    struct secure *tls;       /* NULL: in clear */
+    struct socket_rare *rare; /* NULL: has nothing of it */
     bool connecting;
     bool writing; /* waits to be writable */
     bool broken;
-    struct secure *tls;            /* NULL: in clear */
-    struct failed_connect *failed; /* keeps the socket until it is told */
-    struct enclosures *enclosures; /* NULL: never any */
 };
 
 struct io {
@@ -232,6 +238,15 @@ static void watch_nothing(struct socket *s)
         want_again(s, false);
 }
 
+static struct socket_rare *rare_of(struct socket *s)
+{
+    if (s->rare == NULL) {
+        s->rare = mem_alloc(sizeof(*s->rare));
+        s->rare->socket = s;
+    }
+    return s->rare;
+}
+
 static void drop_enclosed(struct enclosures *e)
 {
     struct enclosed *first = e->first;
@@ -250,9 +265,12 @@ static void socket_free(struct socket *s)
     }
     if (s->watch.fd >= 0)
         close(s->watch.fd);
-    while (s->enclosures != NULL && s->enclosures->first != NULL)
-        drop_enclosed(s->enclosures);
-    free(s->enclosures);
+    if (s->rare != NULL) {
+        while (s->rare->enclosures != NULL && s->rare->enclosures->first != NULL)
+            drop_enclosed(s->rare->enclosures);
+        free(s->rare->enclosures);
+        free(s->rare);
+    }
     free(s);
 }
 
@@ -442,7 +460,7 @@ static void failed_done(struct job *j)
     struct failed_connect *f = (struct failed_connect *)(void *)j;
     struct socket *s = f->socket;
 
-    s->failed = NULL;
+    s->rare->failed = NULL;
     if (s->conn == NULL)
         socket_free(s);
     else
@@ -457,7 +475,7 @@ static void fail_later(struct socket *s, const char *reason)
     f->job = (struct job){ .work = nothing, .done = failed_done };
     f->socket = s;
     snprintf(f->reason, sizeof(f->reason), "%s", reason);
-    s->failed = f;
+    rare_of(s)->failed = f;
     jobs_start(s->io->jobs, &f->job);
 }
 
@@ -528,7 +546,7 @@ static ssize_t send_tls(struct tls_stream *t, const char *bytes, size_t n)
 /* Up to the next byte that has descriptors, or from one with its descriptors. */
 static ssize_t send_enclosed(struct socket *s, const char *bytes, size_t n)
 {
-    struct enclosures *e = s->enclosures;
+    struct enclosures *e = s->rare->enclosures;
     union {
         struct cmsghdr head; /* for its alignment */
         char space[CMSG_SPACE(ENCLOSED_MAX * sizeof(int))];
@@ -571,7 +589,7 @@ static ssize_t send_some(struct socket *s, const char *bytes, size_t n)
 {
     size_t done = 0;
 
-    if (s->enclosures == NULL)
+    if (s->rare == NULL || s->rare->enclosures == NULL)
         return send(s->watch.fd, bytes, n, MSG_NOSIGNAL);
     while (done < n) {
         ssize_t sent = send_enclosed(s, bytes + done, n - done);
@@ -625,7 +643,7 @@ static void op_close(struct io *io, struct conn *c)
         for (int i = 0; i < 16 && recv(s->watch.fd, drain, sizeof(drain), MSG_DONTWAIT) > 0; i++)
             ;
     }
-    if (s->failed == NULL)
+    if (s->rare == NULL || s->rare->failed == NULL)
         socket_free(s);
 }
 
@@ -676,7 +694,7 @@ static struct lent_stream op_lend(struct io *io, struct conn *c)
     struct socket *s = c->socket;
 
     watch_nothing(s);
-    list_append(&io->lent, &s->lent_node);
+    list_append(&io->lent, &rare_of(s)->lent_node);
     if (s->tls == NULL)
         return (struct lent_stream){ .fd = s->watch.fd };
     return (struct lent_stream){ s->watch.fd, s->tls->stream, lent_recv, lent_send };
@@ -686,7 +704,7 @@ static void op_take_back(struct io *io, struct conn *c)
 {
     struct socket *s = c->socket;
 
-    list_remove(&io->lent, &s->lent_node);
+    list_remove(&io->lent, &s->rare->lent_node);
     fcntl(s->watch.fd, F_SETFL, fcntl(s->watch.fd, F_GETFL) | O_NONBLOCK);
     s->writing = false;
     if (s->tls != NULL)
@@ -746,9 +764,10 @@ static void op_enclose(struct io *io, struct conn *c, int fd)
     struct enclosed *i = mem_alloc(sizeof(*i));
 
     (void)io;
-    if (s->enclosures == NULL)
-        s->enclosures = mem_alloc(sizeof(*s->enclosures));
-    struct enclosures *e = s->enclosures;
+    struct socket_rare *r = rare_of(s);
+    if (r->enclosures == NULL)
+        r->enclosures = mem_alloc(sizeof(*r->enclosures));
+    struct enclosures *e = r->enclosures;
     i->at = e->sent + bytequeue_len(&c->out);
     i->fd = fd;
     if (e->first == NULL)
@@ -1159,7 +1178,7 @@ static void finish_jobs(struct io *io)
 {
     while (jobs_running(io->jobs) > 0) {
         LIST_FOREACH(&io->lent, n)
-        shutdown(LIST_ITEM(n, struct socket, lent_node)->watch.fd, SHUT_RDWR);
+        shutdown(LIST_ITEM(n, struct socket_rare, lent_node)->socket->watch.fd, SHUT_RDWR);
         turn(io);
     }
 }

@@ -212,7 +212,8 @@ static void step(struct script *s)
     }
     for (struct peer *p = s->world->peers; p != NULL; p = p->next) {
         bytequeue_consume(&p->got, bytequeue_len(&p->got));
-        if (p->conn != NULL && p->conn->in.cap + p->conn->out.cap > KEPT_MAX)
+        if (p->conn != NULL &&
+            bytequeue_cap(&p->conn->in) + bytequeue_cap(&p->conn->out) > KEPT_MAX)
             abort();
     }
 }

@@ -163,7 +163,7 @@ static void test_clients_of_3_2_get_a_long_key_that_works(void **state)
 
 static struct cancel_key key_of_client(struct peer *c)
 {
-    return peer_client(c)->cancel_key;
+    return client_cancel_key(peer_client(c));
 }
 
 static void test_cancels_and_servers_are_at_most_twice_the_pool(void **state)

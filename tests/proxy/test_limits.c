@@ -32,7 +32,7 @@ static struct peer *first_client(struct world *w, struct peer **server)
 
 static size_t held_by(const struct conn *c)
 {
-    return c->in.cap + c->out.cap;
+    return bytequeue_cap(&c->in) + bytequeue_cap(&c->out);
 }
 
 /* ---- sizes ------------------------------------------------------------------------------ */

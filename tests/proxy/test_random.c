@@ -277,7 +277,8 @@ static struct backend *greet(struct world *w)
         if (s == NULL)
             return NULL;
         peer_connected(s);
-        if (bytequeue_len(&s->got) != 16 || memcmp(s->got.ptr + 4, "\4\322\26\56", 4) != 0)
+        if (bytequeue_len(&s->got) != 16 ||
+            memcmp(bytequeue_str(&s->got).ptr + 4, "\4\322\26\56", 4) != 0)
             break;
         peer_hang_up(s);
     }

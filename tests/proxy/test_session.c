@@ -292,12 +292,12 @@ static void test_transaction_mode_releases_at_idle_and_serves_the_first_waiter(v
     bytequeue_free(&seen);
     assert_string_equal(peer_take(a), "CZCZ");
     assert_string_equal(peer_take_copy(s, &seen), "Q");
-    assert_string_equal(seen.ptr + 5, "select 'b'");
+    assert_string_equal(bytequeue_str(&seen).ptr + 5, "select 'b'");
     server_says_done(s, "SELECT 1", STATUS_IDLE);
     bytequeue_free(&seen);
     assert_string_equal(peer_take(b), "CZ");
     assert_string_equal(peer_take_copy(s, &seen), "Q");
-    assert_string_equal(seen.ptr + 5, "select 'd'");
+    assert_string_equal(bytequeue_str(&seen).ptr + 5, "select 'd'");
     bytequeue_free(&seen);
     assert_string_equal(peer_take(d), "");
     world_free(w);
@@ -319,7 +319,7 @@ static void test_session_mode_keeps_the_server_and_resets_it_after(void **state)
     peer_hang_up(a);
     struct bytequeue seen = { 0 };
     assert_string_equal(peer_take_copy(s, &seen), "Q");
-    assert_string_equal(seen.ptr + 5, "DISCARD ALL");
+    assert_string_equal(bytequeue_str(&seen).ptr + 5, "DISCARD ALL");
     bytequeue_free(&seen);
     server_says_done(s, "DISCARD ALL", STATUS_IDLE);
     assert_string_equal(peer_take(s), "Q");
@@ -435,12 +435,12 @@ static void test_an_old_idle_server_is_probed_before_use(void **state)
     client_says_query(a, "select 2");
     struct bytequeue seen = { 0 };
     assert_string_equal(peer_take_copy(s, &seen), "Q");
-    assert_string_equal(seen.ptr + 5, "");
+    assert_string_equal(bytequeue_str(&seen).ptr + 5, "");
     bytequeue_free(&seen);
     server_says(s, "IZ");
     assert_string_equal(peer_take(a), "");
     assert_string_equal(peer_take_copy(s, &seen), "Q");
-    assert_string_equal(seen.ptr + 5, "select 2");
+    assert_string_equal(bytequeue_str(&seen).ptr + 5, "select 2");
     bytequeue_free(&seen);
     world_free(w);
 }
@@ -609,14 +609,21 @@ static void test_server_death_ends_its_client_only(void **state)
 
 /* ---- cancel ----------------------------------------------------------------------------- */
 
-static void say_cancel(struct world *w, const struct client *c, struct peer **out)
+static void say_key(struct world *w, const struct cancel_key *key, struct peer **out)
 {
     struct bytequeue q = { 0 };
     struct peer *p = world_accept(w);
 
-    startup_encode_cancel(&q, cancel_key_pid(&c->cancel_key), cancel_key_secret(&c->cancel_key));
+    startup_encode_cancel(&q, cancel_key_pid(key), cancel_key_secret(key));
     peer_send_queue(p, &q);
     *out = p;
+}
+
+static void say_cancel(struct world *w, const struct client *c, struct peer **out)
+{
+    struct cancel_key key = client_cancel_key(c);
+
+    say_key(w, &key, out);
 }
 
 static void test_a_cancel_reaches_the_linked_server_and_blocks_its_reuse(void **state)
@@ -668,12 +675,12 @@ static void test_a_wrong_cancel_key_does_nothing(void **state)
 {
     struct world *w = world_new(TRANSACTION, USERS);
     struct peer *s, *canceller;
-    struct client other = { .cancel_key = { { 9, 9, 9, 9, 9, 9, 9, 9 }, CANCEL_KEY_SHORT } };
+    struct cancel_key other = { { 9, 9, 9, 9, 9, 9, 9, 9 }, CANCEL_KEY_SHORT };
 
     (void)state;
     struct peer *a = first_client(w, &s);
     client_says_query(a, "select 1");
-    say_cancel(w, &other, &canceller);
+    say_key(w, &other, &canceller);
     assert_null(canceller->conn);
     assert_null(world_next_connect(w));
     world_free(w);
@@ -936,7 +943,7 @@ static void test_parameters_are_set_once_and_take_the_servers_spelling(void **st
     peer_take(b);
     client_says_query(b, "select 1");
     assert_string_equal(peer_take_copy(s, &seen), "Q");
-    assert_string_equal(seen.ptr + 5, "SET \"DateStyle\"='German';");
+    assert_string_equal(bytequeue_str(&seen).ptr + 5, "SET \"DateStyle\"='German';");
     bytequeue_free(&seen);
     wire_encode_command_complete(&q, STR("SET"));
     wire_encode_parameter_status(&q, STR("DateStyle"), STR("German, DMY"));
@@ -948,7 +955,7 @@ static void test_parameters_are_set_once_and_take_the_servers_spelling(void **st
     assert_string_equal(peer_take(b), "CZ");
     client_says_query(b, "select 2");
     assert_string_equal(peer_take_copy(s, &seen), "Q");
-    assert_string_equal(seen.ptr + 5, "select 2");
+    assert_string_equal(bytequeue_str(&seen).ptr + 5, "select 2");
     bytequeue_free(&seen);
     world_free(w);
 }
@@ -972,7 +979,7 @@ static void test_a_set_of_one_client_does_not_reach_the_next(void **state)
     peer_take(s);
     client_says_query(b, "select 1");
     assert_string_equal(peer_take_copy(s, &seen), "Q");
-    assert_string_equal(seen.ptr + 5, "SET \"TimeZone\"='UTC';");
+    assert_string_equal(bytequeue_str(&seen).ptr + 5, "SET \"TimeZone\"='UTC';");
     bytequeue_free(&seen);
     world_free(w);
 }
@@ -1073,7 +1080,8 @@ static void test_a_64_mb_row_streams_through_bounded_memory(void **state)
         size_t n = BIG - sent < CONN_READ_SIZE ? BIG - sent : CONN_READ_SIZE;
         peer_send(s, piece, n);
         sent += n;
-        size_t held = a->conn->out.cap + s->conn->in.cap + a->conn->in.cap + s->conn->out.cap;
+        size_t held = bytequeue_cap(&a->conn->out) + bytequeue_cap(&s->conn->in) +
+                      bytequeue_cap(&a->conn->in) + bytequeue_cap(&s->conn->out);
         if (held > peak)
             peak = held;
         assert_true(bytequeue_len(&a->conn->out) <= BOUND);

@@ -102,13 +102,14 @@ static void test_an_idle_client_goes_on(void **state)
     struct world *old = world_new(*state, USERS);
     struct peer *s;
     struct peer *a = first_client(old, &s);
-    unsigned char key[CANCEL_KEY_LONG];
-    memcpy(key, peer_client(a)->cancel_key.bytes, sizeof(key));
+    struct cancel_key key = client_cancel_key(peer_client(a));
     uint64_t id = peer_client(a)->id;
 
     struct world *new = take_over(old, *state);
     assert_ptr_equal(peer_client(a)->conn.worker, new->worker);
-    assert_memory_equal(key, peer_client(a)->cancel_key.bytes, CANCEL_KEY_SHORT);
+    struct cancel_key kept = client_cancel_key(peer_client(a));
+    assert_int_equal(kept.len, key.len);
+    assert_memory_equal(kept.bytes, key.bytes, key.len);
     assert_int_equal(id, peer_client(a)->id);
     assert_int_equal(new->proxy->n_clients, 1);
     client_says_query(a, "select 1");
@@ -429,8 +430,8 @@ static void test_records_read_as_they_were_written(void **state)
     assert_int_equal(n, 3);
     assert_int_equal(rest.len, 0);
     for (size_t cut = 0; cut < bytequeue_len(&q); cut++)
-        for (rest = (struct str){ q.ptr, cut }; record_next(&rest, &name, &value);)
-            assert_true(value.ptr + value.len <= q.ptr + cut);
+        for (rest = (struct str){ bytequeue_str(&q).ptr, cut }; record_next(&rest, &name, &value);)
+            assert_true(value.ptr + value.len <= bytequeue_str(&q).ptr + cut);
     bytequeue_free(&q);
 }
 

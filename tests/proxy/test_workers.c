@@ -388,7 +388,7 @@ static void test_a_cancel_goes_where_its_client_is(void **state)
 
     (void)state;
     log_in(w, c, 2);
-    struct cancel_key k = peer_client(c[1])->cancel_key;
+    struct cancel_key k = client_cancel_key(peer_client(c[1]));
     client_says_query(c[1], "select pg_sleep(9)");
     assert_int_equal(worker_of(c[1]), 1);
     struct peer *canceller = world_accept(w);

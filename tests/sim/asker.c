@@ -130,7 +130,7 @@ struct asker *asker_new(struct sim *s)
     startup_encode_end(&q, m);
     if (a->stalls) {
         struct bytequeue half = { 0 };
-        bytequeue_put(&half, q.ptr, 9);
+        bytequeue_put(&half, bytequeue_str(&q).ptr, 9);
         link_send(&a->link, &half);
         bytequeue_free(&q);
     }
