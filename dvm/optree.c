@@ -543,6 +543,8 @@ static struct op *build_from_where(struct builder *b, const struct query *q, str
     }
     if (!build_split_conjuncts(b, q->where, s, 0, &plain, &n_plain, &timed, &n_timed))
         return NULL;
+    if (q->n_from == 0)
+        op = build_filter(b, build_one_row(b), build_expr_all(b, plain, n_plain));
     for (int i = 0; i < q->n_from; i++) {
         struct expr **here = arena_new_array(b->a, struct expr *, (size_t)n_plain);
         struct expr **own = arena_new_array(b->a, struct expr *, (size_t)n_plain);
@@ -605,8 +607,11 @@ static struct op *build_select(struct builder *b, const struct query *q)
     struct scope s = { 0 };
     const struct scope *names = &s;
     struct op *op = build_from_where(b, q, &s);
-    struct expr **outputs = arena_new_array(b->a, struct expr *, (size_t)q->n_targets);
-    const char **output_names = arena_new_array(b->a, const char *, (size_t)q->n_targets);
+    size_t n_most = (size_t)(q->n_targets + q->n_sort);
+    struct expr **outputs = arena_new_array(b->a, struct expr *, n_most);
+    const char **output_names = arena_new_array(b->a, const char *, n_most);
+    int *sort = arena_new_array(b->a, int, (size_t)q->n_sort);
+    int n = q->n_targets;
 
     if (op == NULL)
         return NULL;
@@ -637,21 +642,32 @@ static struct op *build_select(struct builder *b, const struct query *q)
     for (int i = 0; i < q->n_targets; i++) {
         outputs[i] = build_resolve(b, q->targets[i].expr, names, q->n_groups);
         output_names[i] = q->targets[i].name;
+    }
+    for (int i = 0; q->has_limit && i < q->n_sort; i++) {
+        sort[i] = q->sort[i].column;
+        if (sort[i] >= 0)
+            continue;
+        sort[i] = n;
+        output_names[n] = "sort";
+        outputs[n++] = build_resolve(b, q->sort[i].expr, names, q->n_groups);
+    }
+    for (int i = 0; i < n; i++) {
         if (outputs[i] == NULL)
             return NULL;
         if (outputs[i]->uses_time)
             return build_refuse(b, REFUSAL_TIME, "the current time outside WHERE and HAVING");
     }
-    op = build_project(b, op, outputs, output_names, q->n_targets);
+    op = build_project(b, op, outputs, output_names, n);
     if (q->distinct == DISTINCT_ROWS)
         op = build_distinct(b, op, q->n_targets);
-    return op;
+    return q->has_limit ? build_limit(b, q, op, sort) : op;
 }
 
 /* Only the named columns, without those that carry keys. */
 struct op *build_named_only(struct builder *b, struct op *child, int n)
 {
     struct op *op;
+    bool keeps_key = child->has_key;
 
     if (child->n_columns == n)
         return child;
@@ -663,31 +679,17 @@ struct op *build_named_only(struct builder *b, struct op *child, int n)
         op->exprs[i] = build_column_expr(b, i);
         op->columns[i] = child->columns[i];
     }
+    for (int k = 0; k < child->n_key; k++)
+        keeps_key = keeps_key && child->key[k] < n;
+    if (keeps_key)
+        build_set_key(b, op, child->key, child->n_key);
     return op;
 }
 
 struct op *build_query(struct builder *b, const struct query *q, int *n_named)
 {
-    struct op *l, *r, *op;
-
     *n_named = q->n_targets;
-    if (q->kind == QUERY_SELECT)
-        return build_select(b, q);
-    l = build_query(b, q->left, n_named);
-    r = l != NULL ? build_query(b, q->right, n_named) : NULL;
-    *n_named = q->n_targets;
-    if (r == NULL)
-        return NULL;
-    l = build_named_only(b, l, q->n_targets);
-    r = build_named_only(b, r, q->n_targets);
-    op = build_new_op(b, OP_UNION_ALL, q->n_targets);
-    op->left = l;
-    op->right = r;
-    for (int i = 0; i < op->n_columns; i++) {
-        op->columns[i].name = l->columns[i].name;
-        op->columns[i].not_null = l->columns[i].not_null && r->columns[i].not_null;
-    }
-    return q->union_distinct ? build_distinct(b, op, q->n_targets) : op;
+    return q->kind == QUERY_SELECT ? build_select(b, q) : build_set_operation(b, q);
 }
 
 /* ---- what is needed ------------------------------------------------------------------------ */
@@ -737,6 +739,7 @@ static void need_children(struct op *op, bool *wanted)
 {
     switch (op->kind) {
     case OP_SCAN:
+    case OP_VALUES:
         break;
     case OP_JOIN:
     case OP_LEFT_JOIN:
@@ -752,6 +755,8 @@ static void need_children(struct op *op, bool *wanted)
     case OP_GROUP:
     case OP_DISTINCT_ON:
     case OP_WINDOW:
+    case OP_REPEAT:
+    case OP_LIMIT:
         need(op->left, wanted);
         break;
     }
@@ -776,12 +781,19 @@ static void need(struct op *op, const bool *wanted)
     need_expr(op->predicate, input);
     switch (op->kind) {
     case OP_SCAN:
+    case OP_VALUES:
+        break;
+    case OP_REPEAT:
+        for (int i = 0; i < op->n_columns; i++)
+            input[i] = op->needed[i];
+        need_expr(op->exprs[0], input);
         break;
     case OP_FILTER:
     case OP_JOIN:
     case OP_LEFT_JOIN:
     case OP_UNION_ALL:
     case OP_DISTINCT_ON:
+    case OP_LIMIT:
         for (int i = 0; i < op->n_columns; i++)
             input[i] = input[i] || op->needed[i];
         for (int i = 0; i < op->n_exprs; i++) {
@@ -856,6 +868,12 @@ const char *op_kind_name(enum op_kind kind)
         return "Distinct On";
     case OP_WINDOW:
         return "Window";
+    case OP_VALUES:
+        return "Values";
+    case OP_REPEAT:
+        return "Repeat";
+    case OP_LIMIT:
+        return "Limit";
     }
     return "?";
 }
@@ -912,6 +930,10 @@ static void dump(const struct op *op, int depth, struct text *out)
         for (int i = 0; i < op->n_windows; i++)
             text_printf(out, "%s%s", i > 0 ? ", " : ": ", op->windows[i].name);
     }
+    if (op->kind == OP_LIMIT && op->limit >= 0)
+        text_printf(out, " %lld%s", op->limit, op->with_ties ? " with ties" : "");
+    if (op->kind == OP_LIMIT && op->offset > 0)
+        text_printf(out, " offset %lld", op->offset);
     text_put(out, "\n");
     if (op->left != NULL)
         dump(op->left, depth + 1, out);

@@ -50,7 +50,10 @@ enum op_kind {
     OP_UNION_ALL,
     OP_GROUP,
     OP_DISTINCT_ON,
-    OP_WINDOW
+    OP_WINDOW,
+    OP_VALUES,
+    OP_REPEAT,
+    OP_LIMIT
 };
 
 struct op_column {
@@ -113,20 +116,25 @@ struct op {
     struct expr **conjuncts;
     int n_conjuncts;
     /* OP_PROJECT: outputs; OP_GROUP, OP_DISTINCT_ON, OP_WINDOW (PARTITION BY): key expressions over
-     * the child */
+     * the child; OP_VALUES: row by row; OP_REPEAT: how often each row comes (one expression) */
     struct expr **exprs;
     int n_exprs;
     /* OP_GROUP: columns are the keys, then these. OP_GROUP without aggregates is DISTINCT */
     struct op_aggregate *aggregates;
     int n_aggregates;
-    /* OP_DISTINCT_ON: columns are the child's; then ORDER BY decides */
+    int n_rows; /* OP_VALUES */
+    /* OP_LIMIT: columns are the child's */
+    long long limit; /* -1: none */
+    long long offset;
+    bool with_ties;
+    /* OP_DISTINCT_ON, OP_LIMIT: columns are the child's; then ORDER BY decides */
     struct expr **sort;
     const char **sort_suffix;
     int n_sort;
     /* OP_WINDOW: columns are the child's, then these */
     struct op_window *windows;
     int n_windows;
-    /* OP_GROUP, OP_DISTINCT_ON, OP_WINDOW: what PostgreSQL says of the types (types.c) */
+    /* OP_GROUP, OP_DISTINCT_ON, OP_WINDOW, OP_LIMIT: what PostgreSQL says of the types (types.c) */
     struct value_type *key_types;   /* per expression */
     struct value_type *input_types; /* per column of the child that is needed */
 };

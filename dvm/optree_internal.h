@@ -84,6 +84,16 @@ struct op *build_grouping(struct builder *b, const struct query *q, struct op *c
 struct op *build_distinct_on(struct builder *b, const struct query *q, struct op *child,
                              const struct scope *s);
 
+/* The rows of VALUES; n_columns 0: the one row of a SELECT without FROM. */
+struct op *build_values(struct builder *b, const struct query *q);
+struct op *build_one_row(struct builder *b);
+/* l and r have the same number of columns. */
+struct op *build_union_all(struct builder *b, struct op *l, struct op *r);
+/* UNION, INTERSECT, EXCEPT, VALUES: the named columns alone. */
+struct op *build_set_operation(struct builder *b, const struct query *q);
+/* ORDER BY, LIMIT and OFFSET over the first columns of child, which are q's. sort: columns. */
+struct op *build_limit(struct builder *b, const struct query *q, struct op *child, const int *sort);
+
 /* Adds the item's names to s. */
 struct op *build_from(struct builder *b, const struct from_item *item, struct scope *s);
 /* *n_named: how many of the columns the query shows; the others carry keys. */

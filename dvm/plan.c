@@ -268,6 +268,10 @@ void planner_init(struct planner *p, struct arena *a, const struct dvm_definitio
         p->scan = plan_find_scan(tree->root);
         p->strategy = STRATEGY_LINEAR;
     }
+    /* A group is found by the stored key: all of it must be there. */
+    if (p->group != NULL && p->group->kind != OP_WINDOW &&
+        (!tree->root->has_key || tree->root->n_key != p->group->n_key))
+        p->group = NULL;
     if (tree != NULL && p->group != NULL) {
         p->strategy = p->group->kind == OP_WINDOW ? STRATEGY_PARTITION : STRATEGY_RECOMPUTE;
         algebraic = p->group->kind == OP_GROUP && !filtered;

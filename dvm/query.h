@@ -11,7 +11,7 @@
 
 enum hole_kind {
     HOLE_COLUMN, /* qualifier.name, qualifier may be NULL */
-    HOLE_GROUP,  /* the n-th GROUP BY expression */
+    HOLE_GROUP,  /* the n-th grouping key */
     HOLE_AGG,    /* the n-th aggregate of the query */
     HOLE_TIME,   /* the refresh's timestamptz */
     HOLE_WINDOW, /* the n-th window call of the query */
@@ -41,7 +41,8 @@ struct qexpr {
 };
 
 struct qsort {
-    struct qexpr *expr;
+    struct qexpr *expr; /* NULL: the output column */
+    int column;
     const char *suffix; /* " DESC NULLS LAST" */
 };
 
@@ -98,21 +99,40 @@ struct qwindow {
     const char *key;   /* the whole call, written back: equal keys, equal calls */
 };
 
-enum query_kind { QUERY_SELECT, QUERY_UNION_ALL };
+/* A key of a grouping: an expression, a call of GROUPING(), or the number of the grouping set. */
+enum group_kind { GROUP_EXPR, GROUP_CALL, GROUP_SET };
+
+struct qgroup {
+    enum group_kind kind;
+    struct qexpr *expr; /* GROUP_EXPR */
+    const char *key;    /* GROUP_EXPR, GROUP_CALL: as it is written */
+    int *args;          /* GROUP_CALL: of the keys */
+    int n_args;
+};
+
+enum query_kind { QUERY_SELECT, QUERY_UNION_ALL, QUERY_INTERSECT, QUERY_EXCEPT, QUERY_VALUES };
 enum distinct_kind { DISTINCT_NONE, DISTINCT_ROWS, DISTINCT_ON };
 
 struct query {
     enum query_kind kind;
-    /* QUERY_UNION_ALL */
+    /* QUERY_UNION_ALL, QUERY_INTERSECT, QUERY_EXCEPT */
     struct query *left, *right;
-    bool union_distinct; /* UNION without ALL */
+    bool union_distinct; /* without ALL */
+    /* QUERY_VALUES: row by row; targets are named column1… */
+    struct qexpr **values;
+    int n_rows;
     /* QUERY_SELECT */
     struct from_item **from;
     int n_from;
     struct qexpr *where;
     bool grouped; /* GROUP BY or an aggregate */
-    struct qexpr **groups;
+    struct qgroup *groups;
     int n_groups;
+    /* GROUPING SETS: per set and key, whether the key is in it. A GROUP_SET is then among the keys.
+     */
+    bool **sets;
+    int n_sets;
+    int n_set_keys; /* keys behind these, but for calls, are in every set */
     struct qagg **aggs;
     int n_aggs;
     struct qexpr *having;
@@ -121,8 +141,12 @@ struct query {
     enum distinct_kind distinct;
     struct qexpr **distinct_on;
     int n_distinct_on;
-    struct qsort *sort;
+    struct qsort *sort; /* for DISTINCT ON and LIMIT */
     int n_sort;
+    bool has_limit;
+    long long limit; /* -1: none */
+    long long offset;
+    bool with_ties;
     struct qtarget *targets;
     int n_targets;
     bool dropped_order; /* ORDER BY without LIMIT at the top: means nothing for a table */

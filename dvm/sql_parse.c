@@ -228,17 +228,6 @@ void parse_punch_hole(struct punch *c, Node *node, struct hole hole)
     c->out->holes[c->out->n_holes++] = hole;
 }
 
-static int add_group(struct parser *p, struct query *q, struct qexpr *expr)
-{
-    struct qexpr **more = arena_new_array(p->a, struct qexpr *, (size_t)q->n_groups + 1);
-
-    if (q->n_groups > 0)
-        memcpy(more, q->groups, sizeof(*more) * (size_t)q->n_groups);
-    more[q->n_groups] = expr;
-    q->groups = more;
-    return q->n_groups++;
-}
-
 static bool punch_column(struct punch *c, Node *node)
 {
     PgQuery__ColumnRef *ref = node->column_ref;
@@ -263,7 +252,10 @@ static bool punch_column(struct punch *c, Node *node)
 
         if (column == NULL)
             return false;
-        hole = (struct hole){ .kind = HOLE_GROUP, .index = add_group(c->p, c->query, column) };
+        hole = (struct hole){ .kind = HOLE_GROUP,
+                              .index = parse_add_group(
+                                  c->p, c->query,
+                                  (struct qgroup){ .expr = column, .key = column->key }) };
     }
     parse_punch_hole(c, node, hole);
     return true;
@@ -403,7 +395,7 @@ bool parse_punch_node(void *arg, Node *node)
         const char *key = parse_deparse(c->p, node);
 
         for (int i = 0; key != NULL && i < c->query->n_groups; i++) {
-            if (strcmp(c->query->groups[i]->key, key) == 0) {
+            if (c->query->groups[i].key != NULL && strcmp(c->query->groups[i].key, key) == 0) {
                 parse_punch_hole(c, node, (struct hole){ .kind = HOLE_GROUP, .index = i });
                 return true;
             }
@@ -443,7 +435,7 @@ bool parse_punch_node(void *arg, Node *node)
     case PG_QUERY__NODE__NODE_SUB_LINK:
         return parse_refuse(c->p, REFUSAL_SUBLINK, "subqueries in expressions", NULL) != NULL;
     case PG_QUERY__NODE__NODE_GROUPING_FUNC:
-        return parse_refuse(c->p, REFUSAL_GROUPING_SETS, "grouping sets", NULL) != NULL;
+        return parse_grouping_call(c, node);
     case PG_QUERY__NODE__NODE_A_CONST:
     case PG_QUERY__NODE__NODE_STRING:
     case PG_QUERY__NODE__NODE_INTEGER:
@@ -739,51 +731,6 @@ static struct cte_scope *push_ctes(struct parser *p, PgQuery__WithClause *with,
     return scope;
 }
 
-static struct query *union_query(struct parser *p, PgQuery__SelectStmt *s, struct cte_scope *ctes)
-{
-    struct query *q = arena_new(p->a, struct query);
-
-    if (s->op != PG_QUERY__SET_OPERATION__SETOP_UNION)
-        return parse_refuse(p, REFUSAL_SET_OPERATION, "INTERSECT and EXCEPT", NULL);
-    q->kind = QUERY_UNION_ALL;
-    q->union_distinct = !s->all;
-    q->left = parse_query(p, s->larg, ctes);
-    q->right = q->left != NULL ? parse_query(p, s->rarg, ctes) : NULL;
-    if (q->right == NULL)
-        return NULL;
-    q->n_targets = q->left->n_targets;
-    q->targets = q->left->targets;
-    return q;
-}
-
-const char *parse_sort_suffix(PgQuery__SortBy *s)
-{
-    bool desc = s->sortby_dir == PG_QUERY__SORT_BY_DIR__SORTBY_DESC;
-
-    if (s->sortby_nulls == PG_QUERY__SORT_BY_NULLS__SORTBY_NULLS_FIRST)
-        return desc ? " DESC NULLS FIRST" : " NULLS FIRST";
-    if (s->sortby_nulls == PG_QUERY__SORT_BY_NULLS__SORTBY_NULLS_LAST)
-        return desc ? " DESC NULLS LAST" : " NULLS LAST";
-    return desc ? " DESC" : "";
-}
-
-static bool add_sort(struct parser *p, struct query *q, PgQuery__SelectStmt *s)
-{
-    q->n_sort = (int)s->n_sort_clause;
-    q->sort = arena_new_array(p->a, struct qsort, s->n_sort_clause);
-    for (int i = 0; i < q->n_sort; i++) {
-        PgQuery__SortBy *by = s->sort_clause[i]->sort_by;
-
-        if (by->n_use_op > 0)
-            return parse_refuse(p, REFUSAL_OTHER, "ORDER BY … USING", NULL) != NULL;
-        q->sort[i].expr = parse_expr(p, q, by->node, q->grouped);
-        q->sort[i].suffix = parse_sort_suffix(by);
-        if (q->sort[i].expr == NULL)
-            return false;
-    }
-    return true;
-}
-
 static bool add_distinct(struct parser *p, struct query *q, PgQuery__SelectStmt *s)
 {
     if (s->n_distinct_clause == 0)
@@ -801,21 +748,6 @@ static bool add_distinct(struct parser *p, struct query *q, PgQuery__SelectStmt 
         q->distinct_on[i] = parse_expr(p, q, s->distinct_clause[i], q->grouped);
         if (q->distinct_on[i] == NULL)
             return false;
-    }
-    return add_sort(p, q, s);
-}
-
-static bool add_groups(struct parser *p, struct query *q, PgQuery__SelectStmt *s)
-{
-    for (size_t i = 0; i < s->n_group_clause; i++) {
-        struct qexpr *expr;
-
-        if (s->group_clause[i]->node_case == PG_QUERY__NODE__NODE_GROUPING_SET)
-            return parse_refuse(p, REFUSAL_GROUPING_SETS, "grouping sets", NULL) != NULL;
-        expr = parse_expr(p, q, s->group_clause[i], false);
-        if (expr == NULL)
-            return false;
-        add_group(p, q, expr);
     }
     return true;
 }
@@ -851,22 +783,18 @@ struct query *parse_query(struct parser *p, PgQuery__SelectStmt *s, struct cte_s
             return parse_refuse(p, REFUSAL_RECURSIVE, "WITH RECURSIVE", NULL);
         ctes = push_ctes(p, s->with_clause, ctes);
     }
-    if (s->limit_count != NULL || s->limit_offset != NULL)
-        return parse_refuse(p, REFUSAL_LIMIT, "LIMIT and OFFSET", NULL);
     if (s->n_locking_clause > 0)
         return parse_refuse(p, REFUSAL_LOCKING, "FOR UPDATE and FOR SHARE", NULL);
-    if (s->n_values_lists > 0)
-        return parse_refuse(p, REFUSAL_VALUES, "VALUES", NULL);
     if (s->into_clause != NULL)
         return parse_refuse(p, REFUSAL_OTHER, "SELECT INTO", NULL);
     if (s->op != PG_QUERY__SET_OPERATION__SETOP_NONE) {
-        q = union_query(p, s, ctes);
-        if (q != NULL)
-            q->dropped_order = s->n_sort_clause > 0;
-        return q;
+        q = parse_set_operation(p, s, ctes);
+        return q != NULL && parse_order_and_limit(p, q, s) ? q : NULL;
     }
-    if (s->n_from_clause == 0)
-        return parse_refuse(p, REFUSAL_NO_SOURCE, "a SELECT without FROM", NULL);
+    if (s->n_values_lists > 0) {
+        q = parse_values(p, s);
+        return q != NULL && parse_order_and_limit(p, q, s) ? q : NULL;
+    }
     if (!parse_name_windows(p, s))
         return NULL;
     q = arena_new(p->a, struct query);
@@ -881,13 +809,14 @@ struct query *parse_query(struct parser *p, PgQuery__SelectStmt *s, struct cte_s
         return NULL;
     q->grouped = s->n_group_clause > 0 || s->having_clause != NULL ||
                  parse_has_aggregate(p, s->target_list, s->n_target_list);
-    if (!add_groups(p, q, s) || !add_targets(p, q, s))
+    if (!parse_groups(p, q, s) || !add_targets(p, q, s))
         return NULL;
     if (s->having_clause != NULL && (q->having = parse_expr(p, q, s->having_clause, true)) == NULL)
         return NULL;
-    if (!add_distinct(p, q, s))
+    if (!add_distinct(p, q, s) || !parse_order_and_limit(p, q, s))
         return NULL;
-    q->dropped_order = s->n_sort_clause > 0 && q->distinct != DISTINCT_ON;
+    if (q->n_sets > 0)
+        parse_add_group(p, q, (struct qgroup){ .kind = GROUP_SET });
     return q;
 }
 

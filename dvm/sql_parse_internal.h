@@ -67,6 +67,19 @@ bool parse_name_windows(struct parser *p, PgQuery__SelectStmt *s);
 /* A call with OVER: node becomes its hole. */
 bool parse_window(struct punch *c, Node *node);
 
+/* The index of the new key. */
+int parse_add_group(struct parser *p, struct query *q, struct qgroup group);
+/* q's GROUP BY. */
+bool parse_groups(struct parser *p, struct query *q, PgQuery__SelectStmt *s);
+/* GROUPING(…) becomes a key of its own. */
+bool parse_grouping_call(struct punch *c, Node *node);
+
+/* UNION, INTERSECT, EXCEPT; VALUES: without what follows them. */
+struct query *parse_set_operation(struct parser *p, PgQuery__SelectStmt *s, struct cte_scope *ctes);
+struct query *parse_values(struct parser *p, PgQuery__SelectStmt *s);
+/* ORDER BY where it means something, LIMIT, OFFSET. q's targets must be known. */
+bool parse_order_and_limit(struct parser *p, struct query *q, PgQuery__SelectStmt *s);
+
 struct query *parse_query(struct parser *p, PgQuery__SelectStmt *s, struct cte_scope *ctes);
 /* q: the SELECT whose FROM it is. */
 struct from_item *parse_from(struct parser *p, struct query *q, Node *n, struct cte_scope *ctes);

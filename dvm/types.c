@@ -129,6 +129,25 @@ static bool type_keyed(struct typing *t, struct op *op)
     return true;
 }
 
+/* The columns of the child. */
+static bool type_input(struct typing *t, struct op *op)
+{
+    struct text sql;
+    struct db_rows columns;
+    bool ok;
+    int at = 0, from = t->n_all;
+
+    op->input_types = arena_new_array(t->a, struct value_type, (size_t)op->left->n_columns);
+    text_init(&sql);
+    delta_put_new(&sql, op->left, NULL, NULL);
+    ok = describe(t, &sql, &columns);
+    text_free(&sql);
+    for (int i = 0; ok && i < op->left->n_columns; i++)
+        if (op->left->needed[i])
+            take(t, &op->input_types[i], &columns, &at);
+    return ok && complete(t, from);
+}
+
 /* Children first: a DISTINCT ON's SQL depends on what is known of its input. */
 static bool type_op(struct typing *t, struct op *op)
 {
@@ -138,9 +157,24 @@ static bool type_op(struct typing *t, struct op *op)
         return false;
     if (op->right != NULL && !type_op(t, op->right))
         return false;
-    if (op->kind != OP_GROUP && op->kind != OP_DISTINCT_ON && op->kind != OP_WINDOW)
-        return true;
-    return type_keyed(t, op);
+    switch (op->kind) {
+    case OP_GROUP:
+    case OP_DISTINCT_ON:
+    case OP_WINDOW:
+        return type_keyed(t, op);
+    case OP_LIMIT:
+        return type_input(t, op);
+    case OP_SCAN:
+    case OP_FILTER:
+    case OP_PROJECT:
+    case OP_JOIN:
+    case OP_LEFT_JOIN:
+    case OP_UNION_ALL:
+    case OP_VALUES:
+    case OP_REPEAT:
+        break;
+    }
+    return true;
 }
 
 bool types_fill(struct dvm_db *db, struct arena *a, struct optree *tree, struct refusal *refused,

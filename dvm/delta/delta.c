@@ -14,6 +14,9 @@ static delta_rule *const delta_rules[] = {
     [OP_GROUP] = delta_group,             /* affected groups, new minus old                      */
     [OP_DISTINCT_ON] = delta_distinct_on, /* affected keys, new minus old                      */
     [OP_WINDOW] = delta_window,           /* affected partitions, new minus old                */
+    [OP_VALUES] = delta_values,           /* nothing                                             */
+    [OP_REPEAT] = delta_repeat,           /* dR, its weight times the number of copies           */
+    [OP_LIMIT] = delta_limit,             /* the first rows, new minus old                       */
 };
 
 void delta_init(struct delta *d, struct arena *a, const struct optree *tree, enum delta_from from,

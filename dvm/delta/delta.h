@@ -66,6 +66,15 @@ void delta_put_distinct_on(struct text *out, const struct op *op, const char *fr
 
 /* op's window functions over the relation `from`, ties of ORDER BY broken likewise. */
 void delta_put_window(struct text *out, const struct op *op, const char *from);
+/* op's ORDER BY and LIMIT over the relation `from`: SELECT of the needed columns of rows (op or its
+ * child). more: NULL, or the SQL of how many rows more than the definition's. Ties of ORDER BY are
+ * broken by all columns. */
+void delta_put_limit(struct text *out, const struct op *op, const struct op *rows, const char *from,
+                     const char *more);
+
+/* The CTE o<op>: the rows that op's child had before the change, each as often as it was there, as
+ * far as now (a relation) has those that it has. */
+const char *delta_put_old_rows(struct delta *d, const struct op *op, const char *now);
 
 /* SELECT of the needed columns of op's input, now, for the affected keys only. */
 void delta_put_affected(struct text *out, const struct op *op, const char *keys_cte);
@@ -109,7 +118,7 @@ void put_frontier(struct text *out, const char *prefix);
 typedef void delta_rule(struct delta *d, const struct op *op, struct text *out);
 
 delta_rule delta_scan, delta_filter, delta_project, delta_union_all, delta_join, delta_left_join,
-    delta_group, delta_distinct_on, delta_window;
+    delta_group, delta_distinct_on, delta_window, delta_values, delta_repeat, delta_limit;
 
 /* Writes an operator over the relation `from`, the rows of its input. */
 typedef void delta_put_over(struct text *out, const struct op *op, const char *from);

@@ -11,8 +11,7 @@
 
 #include "dvm/delta/delta.h"
 
-/* The CTE of the old rows of op's child with affected keys. */
-static const char *put_old_rows(struct delta *d, const struct op *op, const char *keys)
+const char *delta_put_old_rows(struct delta *d, const struct op *op, const char *now)
 {
     const struct op *child = op->left;
     const char *name = arena_printf(d->a, "o%d", op->id);
@@ -42,9 +41,7 @@ static const char *put_old_rows(struct delta *d, const struct op *op, const char
     }
     text_put(&d->with, "pg_catalog.sum(u.w)::bigint AS w FROM (SELECT ");
     put_needed(&d->with, child, "x", true);
-    text_put(&d->with, "1 AS w FROM (");
-    delta_put_affected(&d->with, op, keys);
-    text_put(&d->with, ") x UNION ALL SELECT ");
+    text_printf(&d->with, "1 AS w FROM %s x UNION ALL SELECT ", now);
     put_needed(&d->with, child, "x", true);
     text_printf(&d->with, "-x.w FROM %s x) u", changes);
     if (group.len > 0)
@@ -59,7 +56,15 @@ void delta_put_new_minus_old(struct delta *d, const struct op *op, delta_put_ove
                              struct text *out)
 {
     const char *keys = delta_keys(d, op);
-    const char *rows = put_old_rows(d, op, keys);
+    const char *rows;
+    struct text now;
+
+    text_init(&now);
+    text_put(&now, "(");
+    delta_put_affected(&now, op, keys);
+    text_put(&now, ")");
+    rows = delta_put_old_rows(d, op, now.ptr);
+    text_free(&now);
 
     text_put(out, "SELECT ");
     put_needed(out, op, "y", true);

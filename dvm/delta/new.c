@@ -261,6 +261,48 @@ static void put_window(struct text *out, const struct op *op, const struct restr
     text_free(&from);
 }
 
+static void put_values(struct text *out, const struct op *op)
+{
+    text_put(out, "SELECT ");
+    put_needed(out, op, "v", false);
+    text_put(out, " FROM (VALUES ");
+    for (int row = 0; row < op->n_rows; row++) {
+        text_put(out, row > 0 ? ", (" : "(");
+        for (int i = 0; i < op->n_columns; i++) {
+            text_put(out, i > 0 ? ", " : "");
+            put_expr_over(out, op->exprs[row * op->n_columns + i], "v");
+        }
+        text_put(out, op->n_columns == 0 ? "0)" : ")");
+    }
+    text_put(out, ") v(");
+    for (int i = 0; i < op->n_columns; i++)
+        text_printf(out, "%sc%d", i > 0 ? ", " : "", i);
+    text_put(out, op->n_columns == 0 ? "none)" : ")");
+}
+
+static void put_repeat(struct text *out, const struct op *op, const struct restriction *r)
+{
+    text_put(out, "SELECT ");
+    put_needed(out, op, "x", false);
+    text_put(out, " FROM ");
+    put_from(out, op->left, "x", r);
+    text_put(out, " CROSS JOIN LATERAL pg_catalog.generate_series(1, ");
+    put_expr_over(out, op->exprs[0], "x");
+    text_put(out, ")");
+}
+
+static void put_limit(struct text *out, const struct op *op, const struct restriction *r)
+{
+    struct text from;
+
+    text_init(&from);
+    text_put(&from, "(");
+    put_new(&from, op->left, r);
+    text_put(&from, ")");
+    delta_put_limit(out, op, op, from.ptr, NULL);
+    text_free(&from);
+}
+
 static void put_new(struct text *out, const struct op *op, const struct restriction *r)
 {
     switch (op->kind) {
@@ -303,6 +345,15 @@ static void put_new(struct text *out, const struct op *op, const struct restrict
         return;
     case OP_WINDOW:
         put_window(out, op, r);
+        return;
+    case OP_VALUES:
+        put_values(out, op);
+        return;
+    case OP_REPEAT:
+        put_repeat(out, op, r);
+        return;
+    case OP_LIMIT:
+        put_limit(out, op, r);
         return;
     }
 }

@@ -237,9 +237,11 @@ static void test_refusals(void **state)
         int position;
     } cases[] = {
         { "SELECT a.id FROM s.a WHERE EXISTS (SELECT 1 FROM s.b)", REFUSAL_SUBLINK, 28 },
-        { "SELECT a.id FROM s.a LIMIT 3", REFUSAL_LIMIT, 28 },
-        { "SELECT a.id FROM s.a EXCEPT SELECT b.x FROM s.b", REFUSAL_SET_OPERATION, 36 },
-        { "SELECT a.k FROM s.a GROUP BY ROLLUP(a.k)", REFUSAL_GROUPING_SETS, 30 },
+        { "SELECT a.id FROM s.a LIMIT 1 + 2", REFUSAL_LIMIT, 28 },
+        { "SELECT a.id FROM s.a ORDER BY a.id OFFSET 1 FETCH FIRST 2 ROWS WITH TIES", REFUSAL_LIMIT,
+          60 },
+        { "SELECT a.k FROM s.a GROUP BY CUBE(a.k, a.id, a.v, 1, 2, 3, 4, 5)", REFUSAL_GROUPING_SETS,
+          30 },
         { "SELECT a.id FROM s.a FULL JOIN s.b ON a.id = b.x", REFUSAL_FULL_JOIN, 32 },
         { "SELECT a.id FROM s.a, LATERAL (SELECT a.k) z(k)", REFUSAL_LATERAL, 39 },
         { "SELECT g.g FROM generate_series(1, 2) g(g)", REFUSAL_FUNCTION_SOURCE, 17 },

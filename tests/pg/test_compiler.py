@@ -120,7 +120,7 @@ def test_refusals(world):
                 "SELECT id, current_user AS u FROM a": "session",
                 "SELECT id, xmin::text AS x FROM a": "xmin",
                 "SELECT to_jsonb(a) AS j FROM a": "whole-row",
-                "SELECT id FROM a ORDER BY id LIMIT 1": "LIMIT",
+                "SELECT id FROM a ORDER BY id LIMIT 1 + (SELECT 1)": "LIMIT",
         }.items():
             message = refused(conn, query)
             if part not in message:

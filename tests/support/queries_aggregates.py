@@ -32,4 +32,53 @@ CORPUS = {
                                " GROUP BY name", {"t1", "dim"}),
     "string agg below a join": ("SELECT dim.name, x.hs FROM dim LEFT JOIN (SELECT g, string_agg(h, ',' ORDER BY id)"
                                 " AS hs FROM t1 GROUP BY g) x ON x.g = dim.g", {"t1", "dim"}),
+    "rollup": ("SELECT g, h, count(*) AS n, sum(v) AS s FROM t1 GROUP BY ROLLUP (g, h)", {"t1"}),
+    "cube with grouping": ("SELECT g, h, grouping(g, h) AS k, grouping(h) AS kh, count(*) AS n, max(w) AS top FROM t1"
+                           " GROUP BY CUBE (g, h) HAVING count(*) > 1", {"t1"}),
+    "grouping sets": ("SELECT v % 2 AS odd, h, sum(w) AS s, avg(v) AS a FROM t1"
+                      " GROUP BY GROUPING SETS ((v % 2), (h), (), (v % 2, h), ())", {"t1"}),
+    "product of grouping sets": ("SELECT g, h, v, count(*) AS n, string_agg(h, '' ORDER BY id) AS hs FROM t1"
+                                 " GROUP BY g, ROLLUP (h), CUBE (v)", {"t1"}),
+    "rollup over a join": ("SELECT name, t1.h, sum(t1.v * rate) AS s, grouping(name) AS k FROM t1 JOIN dim USING (g)"
+                           " GROUP BY ROLLUP (name, t1.h)", {"t1", "dim"}),
+    "join with a rollup": ("SELECT dim.name, x.h, x.n FROM dim JOIN (SELECT g, h, count(*) AS n FROM t1"
+                           " GROUP BY ROLLUP (g, h)) x ON x.g = dim.g OR x.g IS NULL", {"t1", "dim"}),
+    "the empty grouping set": ("SELECT count(*) AS n, sum(v) AS s, min(h) AS lo FROM t1 GROUP BY GROUPING SETS (())",
+                               {"t1"}),
+    "rollup of a key": ("SELECT id, g, h, count(*) AS n FROM t1 GROUP BY GROUPING SETS ((id), (id, g))", {"t1"}),
+    "intersect": ("SELECT g, h FROM t1 INTERSECT SELECT g, s FROM t2", {"t1", "t2"}),
+    "intersect all": ("SELECT g FROM t1 INTERSECT ALL SELECT g FROM t2", {"t1", "t2"}),
+    "except": ("SELECT g, v FROM t1 EXCEPT SELECT g, v FROM t2", {"t1", "t2"}),
+    "except all": ("SELECT a FROM t3 EXCEPT ALL SELECT c FROM t3", {"t3"}),
+    "except all of two": ("SELECT g, h FROM t1 EXCEPT ALL SELECT g, s FROM t2 WHERE v > 0", {"t1", "t2"}),
+    "set operations nested": ("(SELECT g FROM t1 UNION SELECT v FROM t2) EXCEPT (SELECT a FROM t3 INTERSECT SELECT g"
+                              " FROM dim)", {"t1", "t2", "t3", "dim"}),
+    "set operations of types": ("SELECT v FROM t1 UNION SELECT w FROM t1 EXCEPT ALL SELECT f::numeric FROM t1", {"t1"}),
+    "count of an intersection": ("SELECT count(*) AS n FROM (SELECT g FROM t1 INTERSECT ALL SELECT g FROM t2) x",
+                                 {"t1", "t2"}),
+    "join with an exception": ("SELECT t1.id, x.g FROM t1 LEFT JOIN (SELECT g FROM dim EXCEPT SELECT g FROM t2) x"
+                               " ON x.g = t1.g", {"t1", "t2", "dim"}),
+    "values": ("SELECT t1.id, x.label FROM t1 JOIN (VALUES (1, 'one'), (2, 'two'), (NULL, 'none')) x(g, label)"
+               " ON x.g = t1.g", {"t1"}),
+    "values left join": ("SELECT x.g, count(t1.id) AS n FROM (VALUES (1), (2), (9)) x(g) LEFT JOIN t1 ON t1.g = x.g"
+                         " GROUP BY x.g", {"t1"}),
+    "union with values": ("SELECT g, h FROM t1 UNION VALUES (1, 'a'), (7, NULL)", {"t1"}),
+    "union with a constant": ("SELECT h, v FROM t1 UNION ALL SELECT 'total', 0", {"t1"}),
+    "limit": ("SELECT id, v FROM t1 ORDER BY id LIMIT 3", {"t1"}),
+    "limit with offset": ("SELECT h, w FROM t1 ORDER BY w DESC NULLS LAST, id LIMIT 4 OFFSET 2", {"t1"}),
+    "limit by what is not shown": ("SELECT h FROM t1 ORDER BY v, id DESC LIMIT 3", {"t1"}),
+    "limit with ties": ("SELECT id, v FROM t1 ORDER BY v FETCH FIRST 2 ROWS WITH TIES", {"t1"}),
+    "offset alone": ("SELECT id FROM t1 ORDER BY id OFFSET 4", {"t1"}),
+    "limit 0": ("SELECT id FROM t1 ORDER BY id LIMIT 0", {"t1"}),
+    "limit of groups": ("SELECT g, count(*) AS n FROM t1 GROUP BY g ORDER BY count(*) DESC, g LIMIT 2", {"t1"}),
+    "limit of distinct": ("SELECT DISTINCT v, h FROM t1 ORDER BY v DESC, h LIMIT 3", {"t1"}),
+    "limit of a union": ("SELECT g, h FROM t1 UNION ALL SELECT g, s FROM t2 ORDER BY 1, 2 DESC LIMIT 5", {"t1", "t2"}),
+    "limit of a distinct on": ("SELECT DISTINCT ON (g) g, id, v FROM t1 ORDER BY g, v DESC, id LIMIT 2", {"t1"}),
+    "limit below": ("SELECT x.h, count(*) AS n, sum(x.v) AS s FROM (SELECT id, h, v FROM t1 ORDER BY v DESC, id LIMIT 5)"
+                    " x GROUP BY x.h", {"t1"}),
+    "limit with ties below": ("SELECT x.v, t2.id FROM (SELECT v FROM t1 ORDER BY v DESC FETCH FIRST 3 ROWS WITH TIES) x"
+                              " JOIN t2 ON t2.v = x.v", {"t1", "t2"}),
+    "limit of a bag": ("SELECT b FROM t3 ORDER BY b LIMIT 4", {"t3"}),
+    "union of limits": ("(SELECT id, g FROM t1 ORDER BY g, id LIMIT 2) UNION ALL (SELECT id, g FROM t2 ORDER BY g DESC,"
+                        " id LIMIT 2)", {"t1", "t2"}),
 }
