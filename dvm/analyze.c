@@ -146,7 +146,7 @@ static bool read_tables(struct dvm_db *db, struct arena *a, struct catalog *cat,
             "c.relrowsecurity AND pg_catalog.row_security_active(c.oid), "
             "n.nspname IN ('pg_catalog', 'information_schema', 'pg_toast'), "
             "EXISTS (SELECT FROM pgtrickle.pgt_stream_tables s WHERE s.pgt_relid = c.oid), "
-            "CASE WHEN c.relkind = 'v' THEN pg_catalog.pg_get_viewdef(c.oid) END "
+            "CASE WHEN c.relkind = 'v' THEN pg_catalog.pg_get_viewdef(c.oid) END, c.reltuples "
             "FROM reached v JOIN pg_catalog.pg_class c ON c.oid = v.oid "
             "JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
             "WHERE c.oid <> '" VIEW "'::pg_catalog.regclass ORDER BY c.oid"))
@@ -166,6 +166,7 @@ static bool read_tables(struct dvm_db *db, struct arena *a, struct catalog *cat,
             .is_system = is_true(db_cell(&rows, i, 8)),
             .is_stream_table = is_true(db_cell(&rows, i, 9)),
             .view_definition = db_cell(&rows, i, 10),
+            .rows = strtod(db_cell(&rows, i, 11), NULL),
         };
     /* pg_get_viewdef ends with a semicolon; the parser takes it. */
     return true;
@@ -194,7 +195,8 @@ static bool read_columns(struct dvm_db *db, struct arena *a, struct catalog *cat
             "THEN ' COLLATE ' || pg_catalog.quote_ident(n.nspname) || '.' || "
             "pg_catalog.quote_ident(co.collname) ELSE '' END, a.attnotnull AND NOT EXISTS (SELECT "
             "FROM pg_catalog.pg_constraint k WHERE k.conrelid = a.attrelid AND k.contype = 'n' AND "
-            "NOT k.convalidated AND k.conkey = ARRAY[a.attnum]), a.attgenerated = 'v', a.atttypid "
+            "NOT k.convalidated AND k.conkey = ARRAY[a.attnum]), a.attgenerated = 'v', a.atttypid, "
+            "a.atttypid = 'pg_catalog.numeric'::pg_catalog.regtype AND a.atttypmod >= 0 "
             "FROM reached v JOIN pg_catalog.pg_attribute a ON a.attrelid = v.oid "
             "JOIN pg_catalog.pg_type t ON t.oid = a.atttypid "
             "LEFT JOIN pg_catalog.pg_collation co ON co.oid = a.attcollation "
@@ -215,6 +217,7 @@ static bool read_columns(struct dvm_db *db, struct arena *a, struct catalog *cat
             .not_null = is_true(db_cell(&rows, i, 4)),
             .is_virtual = is_true(db_cell(&rows, i, 5)),
             .type_oid = (uint32_t)strtoul(db_cell(&rows, i, 6), NULL, 10),
+            .exact = is_true(db_cell(&rows, i, 7)),
         };
     }
     return true;
@@ -240,7 +243,7 @@ static bool read_column_types(struct dvm_db *db, struct arena *a, struct catalog
     for (int i = 0; i < cat->n_tables; i++)
         for (int c = 0; c < cat->tables[i].n_columns; c++, at++) {
             cat->tables[i].columns[c].has_equality = facts[at].has_equality;
-            cat->tables[i].columns[c].exact = facts[at].exact;
+            cat->tables[i].columns[c].exact |= facts[at].exact;
         }
     return true;
 }

@@ -13,7 +13,7 @@ struct cat_column {
     const char *type; /* format_type with typmod, COLLATE when not the type's own */
     uint32_t type_oid;
     bool has_equality; /* see struct type_facts */
-    bool exact;
+    bool exact;        /* also a numeric with a fixed scale */
     bool not_null;   /* enforced and validated */
     bool is_virtual; /* generated, not stored: absent from transition tables */
 };
@@ -36,6 +36,7 @@ struct cat_table {
     bool is_system;
     bool is_stream_table;
     const char *view_definition; /* relkind v */
+    double rows;                 /* as the server estimates; below 0: unknown */
     struct cat_column *columns;
     int n_columns;
     struct cat_key *keys;

@@ -253,6 +253,25 @@ static void put_delta_json(struct compilation *c, struct text *json, bool *first
     *first = false;
 }
 
+static uint64_t largest_sources(const struct optree *t, int n)
+{
+    uint64_t mask = 0;
+
+    for (int k = 0; k < n; k++) {
+        int largest = -1;
+
+        for (int i = 0; i < t->n_sources; i++)
+            if ((mask >> i & 1) == 0 &&
+                (largest < 0 || t->sources[i]->rows > t->sources[largest]->rows))
+                largest = i;
+        mask |= (uint64_t)1 << largest;
+    }
+    return mask;
+}
+
+/* All subsets of a few sources. Of many: each alone, and the largest n of them for every n, since
+ * small tables seldom change; what changed is then covered without the terms of those that never
+ * do. */
 static void put_deltas(struct compilation *c, struct text *json)
 {
     int n = c->tree->n_sources;
@@ -269,6 +288,12 @@ static void put_deltas(struct compilation *c, struct text *json)
     for (int i = 0; n > MASK_SOURCES_MAX && i < n; i++) {
         snprintf(mask, sizeof(mask), "%llu", (unsigned long long)1 << i);
         put_delta_json(c, json, &first, mask, (uint64_t)1 << i);
+    }
+    for (int i = 2; n > MASK_SOURCES_MAX && i < n; i++) {
+        uint64_t m = largest_sources(c->tree, i);
+
+        snprintf(mask, sizeof(mask), "%llu", (unsigned long long)m);
+        put_delta_json(c, json, &first, mask, m);
     }
     put_delta_json(c, json, &first, "all", ~(uint64_t)0);
     text_put(json, "}");

@@ -59,6 +59,16 @@ BEGIN
 END
 $body$;
 
+-- The statement with the fewest sources that has all those in the mask.
+CREATE OR REPLACE FUNCTION pgtrickle._delta(deltas jsonb, mask text) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $body$
+    SELECT coalesce(deltas->>mask,
+        (SELECT deltas->>k FROM jsonb_object_keys(deltas) AS k
+         WHERE mask <> 'all' AND k <> 'all' AND CASE WHEN k <> 'all' AND mask <> 'all' THEN k::bigint & mask::bigint = mask::bigint END
+         ORDER BY length(replace(k::bigint::bit(64)::text, '0', '')) LIMIT 1),
+        deltas->>'all')
+$body$;
+
 -- Runs one of a stream table's statements and answers its refresh row. what: 'delta' (with mask), 'full', 'fill', 'empty'.
 CREATE OR REPLACE FUNCTION pgtrickle._call_run(st pgtrickle.pgt_stream_tables, what text, mask text) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
@@ -67,11 +77,12 @@ DECLARE
     statement text;
     r record;
     held text;
+    page_cost CONSTANT float8 := current_setting('random_page_cost');
     held_before CONSTANT text[] := ARRAY(SELECT c.name || c.creation_time FROM pg_cursors c WHERE c.is_holdable);
 BEGIN
     SELECT pg_get_userbyid(c.relowner) INTO owner FROM pg_class c WHERE c.oid = st.pgt_relid;
     statement := CASE what
-        WHEN 'delta' THEN coalesce(st.plan->'deltas'->>mask, st.plan->'deltas'->>'all')
+        WHEN 'delta' THEN pgtrickle._delta(st.plan->'deltas', mask)
         WHEN 'full' THEN st.plan->>'full'
         WHEN 'fill' THEN st.plan->>'fill'
         WHEN 'empty' THEN format('WITH d AS (DELETE FROM %s RETURNING 1) SELECT 0, 0, count(*), count(*), pg_current_snapshot() FROM d', st.pgt_relid::regclass)
@@ -80,10 +91,17 @@ BEGIN
         RAISE EXCEPTION 'stream table "%.%" has nothing to run for %', st.pgt_schema, st.pgt_name, quote_nullable(what) USING ERRCODE = 'invalid_parameter_value';
     END IF;
     PERFORM pgtrickle._ensure_runner(st.pgt_id, owner);
+    -- A delta looks up what its few rows join with, and what was just written is in memory.
+    IF what = 'delta' AND page_cost > 1.1 THEN
+        PERFORM set_config('random_page_cost', '1.1', true);
+    END IF;
     -- In the owner's own session deferred triggers wait for COMMIT as ever: they run as the owner there.
     EXECUTE format('SELECT * FROM pgtrickle_run.x_%s($1, $2, $3, $4, $5, $6, $7)', st.pgt_id) INTO r
     USING statement, pg_snapshot_xmax(st.frontier_snapshot), ARRAY(SELECT pg_snapshot_xip(st.frontier_snapshot)), st.frontier_xid, st.frontier_seq,
         st.frontier_time, session_user <> owner;
+    IF what = 'delta' AND page_cost > 1.1 THEN
+        PERFORM set_config('random_page_cost', page_cost::text, true);
+    END IF;
     -- They would be run at COMMIT.
     IF session_user <> owner THEN
         FOR held IN SELECT c.name FROM pg_cursors c WHERE c.is_holdable AND c.name || c.creation_time <> ALL (held_before) LOOP

@@ -216,7 +216,7 @@ BEGIN
         IF action = 'DIFFERENTIAL' THEN
             -- Under READ COMMITTED another source may get rows between our look and the statement's snapshot.
             mask := CASE WHEN read_committed AND jsonb_array_length(st.plan->'sources') > 1 THEN 'all' ELSE pending.mask::text END;
-            IF coalesce(st.plan->'deltas'->>mask, st.plan->'deltas'->>'all') IS NULL THEN
+            IF pgtrickle._delta(st.plan->'deltas', mask) IS NULL THEN
                 action := 'FULL';
             END IF;
         END IF;
