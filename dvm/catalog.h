@@ -14,8 +14,8 @@ struct cat_column {
     uint32_t type_oid;
     bool has_equality; /* see struct type_facts */
     bool exact;        /* also a numeric with a fixed scale */
-    bool not_null;   /* enforced and validated */
-    bool is_virtual; /* generated, not stored: absent from transition tables */
+    bool not_null;     /* enforced and validated */
+    bool is_virtual;   /* generated, not stored: absent from transition tables */
 };
 
 struct cat_key {

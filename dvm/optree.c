@@ -70,6 +70,7 @@ struct expr *build_resolve(struct builder *b, const struct qexpr *q, const struc
 
     e->text = q->text;
     e->uses_time = q->uses_time;
+    e->returns_set = q->returns_set;
     e->n_holes = q->n_holes;
     e->holes = arena_new_array(b->a, struct expr_hole, (size_t)q->n_holes);
     if (q->uses_time)
@@ -225,18 +226,26 @@ static int *carry_columns(struct builder *b, const int *columns, int n_columns, 
 struct op *build_project(struct builder *b, struct op *child, struct expr **exprs,
                          const char **names, int n)
 {
-    int n_key = child->has_key ? child->n_key : 0;
-    struct expr **all = arena_new_array(b->a, struct expr *, (size_t)(n + n_key + child->n_carry));
+    bool expands = false;
+    int n_key, n_carry;
+    struct expr **all =
+        arena_new_array(b->a, struct expr *, (size_t)(n + child->n_key + child->n_carry));
     struct op *op;
     int n_all = n;
     int *key, *carry;
 
+    for (int i = 0; i < n; i++)
+        expands = expands || exprs[i]->returns_set;
+    n_key = child->has_key && !expands ? child->n_key : 0;
+    n_carry = expands ? 0 : child->n_carry;
+
     memcpy(all, exprs, sizeof(*all) * (size_t)n);
     key = carry_columns(b, child->key, n_key, all, &n_all);
-    carry = carry_columns(b, child->carry, child->n_carry, all, &n_all);
+    carry = carry_columns(b, child->carry, n_carry, all, &n_all);
     op = build_new_op(b, OP_PROJECT, n_all);
     op->carry = carry;
-    op->n_carry = child->n_carry;
+    op->n_carry = n_carry;
+    op->expands = expands;
     op->left = child;
     op->exprs = all;
     op->n_exprs = n_all;
@@ -246,7 +255,7 @@ struct op *build_project(struct builder *b, struct op *child, struct expr **expr
         op->columns[i].name = i < n ? names[i] : child->columns[plain].name;
         op->columns[i].not_null = plain >= 0 && child->columns[plain].not_null;
     }
-    if (child->has_key)
+    if (child->has_key && !expands)
         build_set_key(b, op, key, n_key);
     return op;
 }
@@ -424,16 +433,46 @@ bool build_split_conjuncts(struct builder *b, const struct qexpr *q, const struc
     return true;
 }
 
+/* l JOIN f(l.x) ON …, left or inner: the function sees what is to its left. */
+static struct op *build_function_join(struct builder *b, const struct from_item *item,
+                                      const struct from_item *function, struct op *l,
+                                      struct scope *left, struct scope *s)
+{
+    struct expr **on, **timed;
+    int n_on, n_timed;
+    struct op *op;
+
+    *s = *left;
+    op = build_function(b, function, l, left, s);
+    if (op == NULL || !build_split_conjuncts(b, item->on, s, 0, &on, &n_on, &timed, &n_timed))
+        return NULL;
+    if (item->join == JOIN_INNER) {
+        op = build_filter(b, op, build_expr_all(b, on, n_on));
+        for (int i = 0; i < n_timed; i++)
+            op = build_filter(b, op, timed[i]);
+        return op;
+    }
+    if (n_timed > 0)
+        return build_refuse(b, REFUSAL_TIME, "the current time in the ON of an outer join");
+    op->padded = true;
+    op->predicate = build_expr_all(b, on, n_on);
+    op->columns[op->n_columns - 1].not_null = false;
+    return op;
+}
+
 static struct op *build_join(struct builder *b, const struct from_item *item, struct scope *s)
 {
     bool swap = item->join == JOIN_RIGHT;
     struct scope left = { 0 }, right = { 0 };
+    const struct from_item *second = swap ? item->left : item->right;
     struct op *l = build_from(b, swap ? item->right : item->left, &left);
-    struct op *r = l != NULL ? build_from(b, swap ? item->left : item->right, &right) : NULL;
     struct expr **on, **timed;
-    struct op *op;
+    struct op *op, *r;
     int n_on, n_timed;
 
+    if (l != NULL && second->kind == FROM_FUNCTION && item->n_using == 0)
+        return build_function_join(b, item, second, l, &left, s);
+    r = l != NULL ? build_from(b, second, &right) : NULL;
     if (r == NULL)
         return NULL;
     for (int i = 0; i < left.n; i++)
@@ -486,6 +525,8 @@ struct op *build_from(struct builder *b, const struct from_item *item, struct sc
         return build_scan(b, item, s);
     case FROM_JOIN:
         return build_join(b, item, s);
+    case FROM_FUNCTION:
+        return build_function(b, item, build_one_row(b), &(struct scope){ 0 }, s);
     case FROM_SUBQUERY:
         op = build_query(b, item->subquery, &n_named);
         for (int i = 0; op != NULL && i < n_named; i++)
@@ -529,9 +570,17 @@ static struct op *build_from_where(struct builder *b, const struct query *q, str
     int n_plain, n_timed;
 
     for (int i = 0; i < q->n_from; i++) {
+        const struct from_item *item = q->from[i];
         struct scope own = { 0 };
 
-        items[i] = build_from(b, q->from[i], &own);
+        /* A function is built where all to its left is there. */
+        if (i > 0 && item->kind == FROM_FUNCTION) {
+            for (int c = 0; c < item->n_column_aliases; c++)
+                build_scope_add(b, s, item->alias, item->column_aliases[c], start[i] + c);
+            start[i + 1] = start[i] + item->n_column_aliases;
+            continue;
+        }
+        items[i] = build_from(b, item, &own);
         if (items[i] == NULL)
             return NULL;
         for (int c = 0; c < own.n; c++) {
@@ -553,13 +602,22 @@ static struct op *build_from_where(struct builder *b, const struct query *q, str
         for (int c = 0; c < n_plain; c++) {
             if (plain[c] == NULL)
                 continue;
-            if (within(plain[c], start[i], start[i + 1]))
+            if (items[i] != NULL && within(plain[c], start[i], start[i + 1]))
                 own[n_own++] = build_shifted(b, plain[c], -start[i]);
             else if (i > 0 && within(plain[c], 0, start[i + 1]))
                 here[n_here++] = plain[c];
             else
                 continue;
             plain[c] = NULL;
+        }
+        if (items[i] == NULL) {
+            struct scope known = { 0 };
+
+            op = build_function(b, q->from[i], build_ordered_joins(b, op), s, &known);
+            if (op == NULL)
+                return NULL;
+            op = build_filter(b, op, build_expr_all(b, here, n_here));
+            continue;
         }
         items[i] = build_filter(b, items[i], build_expr_all(b, own, n_own));
         op = op == NULL ? items[i] : build_join_op(b, OP_JOIN, op, items[i], here, n_here);
@@ -658,6 +716,8 @@ static struct op *build_select(struct builder *b, const struct query *q)
             return build_refuse(b, REFUSAL_TIME, "the current time outside WHERE and HAVING");
     }
     op = build_project(b, op, outputs, output_names, n);
+    if (op->expands && q->distinct == DISTINCT_ON)
+        return build_refuse(b, REFUSAL_FUNCTION, "DISTINCT ON with a set-returning function");
     if (q->distinct == DISTINCT_ROWS)
         op = build_distinct(b, op, q->n_targets);
     return q->has_limit ? build_limit(b, q, op, sort) : op;
@@ -750,6 +810,7 @@ static void need_children(struct op *op, bool *wanted)
         need(op->left, wanted);
         need(op->right, wanted);
         break;
+    case OP_FUNCTION:
     case OP_FILTER:
     case OP_PROJECT:
     case OP_GROUP:
@@ -769,6 +830,7 @@ static void need(struct op *op, const bool *wanted)
 
     if (op == NULL)
         return;
+    n_input += (size_t)op->n_columns; /* a function's ON knows its own columns too */
     n_input += (size_t)(op->left != NULL ? op->left->n_columns : 0);
     n_input += (size_t)(op->right != NULL ? op->right->n_columns : 0);
     input = mem_alloc(n_input * sizeof(bool));
@@ -776,6 +838,9 @@ static void need(struct op *op, const bool *wanted)
         op->needed[i] = op->needed[i] || wanted[i];
         /* DISTINCT: all columns are the key */
         if (op->kind == OP_GROUP && i < op->n_exprs)
+            op->needed[i] = true;
+        /* how many rows it makes is seen in every column */
+        if (op->expands && op->exprs[i]->returns_set)
             op->needed[i] = true;
     }
     need_expr(op->predicate, input);
@@ -787,6 +852,12 @@ static void need(struct op *op, const bool *wanted)
         for (int i = 0; i < op->n_columns; i++)
             input[i] = op->needed[i];
         need_expr(op->exprs[0], input);
+        break;
+    case OP_FUNCTION:
+        for (int i = 0; i < op->left->n_columns; i++)
+            input[i] = input[i] || op->needed[i];
+        for (int i = 0; i < op->n_functions; i++)
+            need_expr(op->functions[i].call, input);
         break;
     case OP_FILTER:
     case OP_JOIN:
@@ -852,6 +923,8 @@ const char *op_kind_name(enum op_kind kind)
     switch (kind) {
     case OP_SCAN:
         return "Scan";
+    case OP_FUNCTION:
+        return "Function";
     case OP_FILTER:
         return "Filter";
     case OP_PROJECT:
@@ -882,6 +955,8 @@ static const char *input_name(const struct op *op, int column)
 {
     int nl = op->left->n_columns;
 
+    if (op->right == NULL && column >= nl)
+        return op->columns[column].name; /* a function's ON */
     return column < nl ? op->left->columns[column].name : op->right->columns[column - nl].name;
 }
 

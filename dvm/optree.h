@@ -27,6 +27,7 @@ struct expr {
     struct expr_hole *holes;
     int n_holes;
     bool uses_time;
+    bool returns_set;
     const char *compare_op; /* see struct qexpr */
     struct expr *compare_value;
     struct expr *compare_time;
@@ -43,6 +44,7 @@ struct value_type {
 
 enum op_kind {
     OP_SCAN,
+    OP_FUNCTION,
     OP_FILTER,
     OP_PROJECT,
     OP_JOIN,
@@ -95,6 +97,13 @@ struct op_window {
     enum window_ties ties;
 };
 
+/* One function of OP_FUNCTION, over the columns of the left side. */
+struct op_function {
+    struct expr *call;
+    const char **names, **types; /* of a column definition list */
+    int n_columns;               /* of that list; 0: none */
+};
+
 struct op {
     enum op_kind kind;
     int id; /* names CTEs */
@@ -110,7 +119,14 @@ struct op {
     /* OP_SCAN */
     const struct cat_table *table;
     int source; /* index among the plan's captured sources */
-    /* OP_FILTER, OP_JOIN, OP_LEFT_JOIN: NULL is true */
+    /* OP_FUNCTION: columns are the left side's, then the functions' (LATERAL) */
+    struct op_function *functions;
+    int n_functions;
+    bool ordinality;
+    bool padded; /* LEFT JOIN: rows for which there are none */
+    /* OP_PROJECT: a set-returning function makes one row many */
+    bool expands;
+    /* OP_FILTER, OP_JOIN, OP_LEFT_JOIN, OP_FUNCTION when padded: NULL is true */
     struct expr *predicate;
     /* OP_JOIN, OP_LEFT_JOIN: the predicate's parts */
     struct expr **conjuncts;

@@ -3,17 +3,6 @@
 
 #include "dvm/optree_internal.h"
 
-/* e, resolved, with no time in it; NULL when refused. */
-static struct expr *resolve_timeless(struct builder *b, const struct qexpr *q,
-                                     const struct scope *s, int n_groups)
-{
-    struct expr *e = build_resolve(b, q, s, n_groups);
-
-    if (e != NULL && e->uses_time)
-        return build_refuse(b, REFUSAL_TIME, "the current time outside WHERE and HAVING");
-    return e;
-}
-
 static bool resolve_aggregate(struct builder *b, const struct qagg *q, const struct scope *s,
                               struct op_aggregate *g)
 {
@@ -32,14 +21,14 @@ static bool resolve_aggregate(struct builder *b, const struct qagg *q, const str
     g->sort_suffix = arena_new_array(b->a, const char *, (size_t)q->n_sort);
     g->arg_types = arena_new_array(b->a, struct value_type, (size_t)q->n_args);
     for (int i = 0; i < q->n_args; i++)
-        if ((g->args[i] = resolve_timeless(b, q->args[i], s, 0)) == NULL)
+        if ((g->args[i] = build_resolve(b, q->args[i], s, 0)) == NULL)
             return false;
     for (int i = 0; i < q->n_sort; i++) {
         g->sort_suffix[i] = q->sort[i].suffix;
-        if ((g->sort[i] = resolve_timeless(b, q->sort[i].expr, s, 0)) == NULL)
+        if ((g->sort[i] = build_resolve(b, q->sort[i].expr, s, 0)) == NULL)
             return false;
     }
-    return q->filter == NULL || (g->filter = resolve_timeless(b, q->filter, s, 0)) != NULL;
+    return q->filter == NULL || (g->filter = build_resolve(b, q->filter, s, 0)) != NULL;
 }
 
 static struct expr *constant_expr(struct builder *b, const char *text)
@@ -170,14 +159,34 @@ struct op *build_grouping(struct builder *b, const struct query *q, struct op *c
 {
     struct expr **keys = arena_new_array(b->a, struct expr *, (size_t)q->n_groups);
     struct op_aggregate *aggs = arena_new_array(b->a, struct op_aggregate, (size_t)q->n_aggs);
+    struct expr ***places;
+    int n_places = 0;
 
-    for (int i = 0; i < q->n_groups; i++)
-        if (q->groups[i].kind == GROUP_EXPR &&
-            (keys[i] = resolve_timeless(b, q->groups[i].expr, s, 0)) == NULL)
+    for (int i = 0; i < q->n_groups; i++) {
+        if (q->groups[i].kind != GROUP_EXPR)
+            continue;
+        if ((keys[i] = build_resolve(b, q->groups[i].expr, s, 0)) == NULL)
             return NULL;
-    for (int i = 0; i < q->n_aggs; i++)
+        n_places++;
+    }
+    for (int i = 0; i < q->n_aggs; i++) {
         if (!resolve_aggregate(b, q->aggs[i], s, &aggs[i]))
             return NULL;
+        n_places += aggs[i].n_args + aggs[i].n_sort + 1;
+    }
+    places = arena_new_array(b->a, struct expr **, (size_t)n_places);
+    n_places = 0;
+    for (int i = 0; i < q->n_groups; i++)
+        if (q->groups[i].kind == GROUP_EXPR)
+            places[n_places++] = &keys[i];
+    for (int i = 0; i < q->n_aggs; i++) {
+        for (int k = 0; k < aggs[i].n_args; k++)
+            places[n_places++] = &aggs[i].args[k];
+        for (int k = 0; k < aggs[i].n_sort; k++)
+            places[n_places++] = &aggs[i].sort[k];
+        places[n_places++] = &aggs[i].filter;
+    }
+    child = build_computed(b, child, places, n_places);
     if (q->n_sets == 0)
         return build_group_op(b, child, keys, NULL, q->n_groups, aggs, q->n_aggs);
     if (direct_argument_reads_input(aggs, q->n_aggs))

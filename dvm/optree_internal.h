@@ -75,6 +75,13 @@ struct op *build_named_only(struct builder *b, struct op *child, int n);
  * filled. s: the names of child, with n 0 above a grouping. */
 struct op *build_windows(struct builder *b, const struct query *q, struct op *child,
                          struct scope *s);
+/* child with those of the expressions as columns that only a projection can hold (they use the time
+ * or return sets); they are replaced by these columns. Child's own columns stay in place. */
+struct op *build_computed(struct builder *b, struct op *child, struct expr ***places, int n);
+/* left with the columns of a function in FROM; its arguments are over the names of left. padded: as
+ * LEFT JOIN LATERAL … ON conjuncts. Adds the item's names to s, behind left's columns. */
+struct op *build_function(struct builder *b, const struct from_item *item, struct op *left,
+                          const struct scope *arguments, struct scope *s);
 /* Whether the expressions hold every column of child's key as it is. */
 bool build_covers_key(const struct op *child, struct expr **exprs, int n);
 

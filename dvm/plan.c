@@ -130,7 +130,7 @@ static const struct op *find_group(const struct op *root, bool *filtered)
 
     *filtered = false;
     while (op->kind == OP_PROJECT || op->kind == OP_FILTER) {
-        if (op->kind == OP_FILTER && op->predicate->uses_time)
+        if (op->expands || (op->kind == OP_FILTER && op->predicate->uses_time))
             return NULL;
         *filtered = *filtered || op->kind == OP_FILTER;
         op = op->left;
@@ -142,7 +142,7 @@ const struct op *plan_find_scan(const struct op *root)
 {
     const struct op *op = root;
 
-    while (op->kind == OP_PROJECT || op->kind == OP_FILTER)
+    while (op->kind == OP_FILTER || (op->kind == OP_PROJECT && !op->expands))
         op = op->left;
     return op->kind == OP_SCAN ? op : NULL;
 }

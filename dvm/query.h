@@ -30,6 +30,7 @@ struct qexpr {
     struct hole *holes;
     int n_holes;
     bool uses_time;
+    bool returns_set;         /* calls a set-returning function */
     const char *key;          /* text with the holes' names in it: equal keys, equal expressions */
     struct qexpr **conjuncts; /* WHERE a AND b: its parts; n_conjuncts 0 when not an AND */
     int n_conjuncts;
@@ -65,16 +66,27 @@ struct qagg {
 
 enum join_kind { JOIN_INNER, JOIN_LEFT, JOIN_RIGHT };
 
-enum from_kind { FROM_TABLE, FROM_SUBQUERY, FROM_JOIN };
+/* A function in FROM: its call, and the column definitions of one that returns records. */
+struct qfunction {
+    struct qexpr *call;
+    bool returns_set;
+    const char **names, **types;
+    int n_columns; /* 0: it has none */
+};
+
+enum from_kind { FROM_TABLE, FROM_SUBQUERY, FROM_JOIN, FROM_FUNCTION };
 
 struct from_item {
     enum from_kind kind;
     const char *alias; /* how columns are qualified; NULL for a join without alias */
     const char **column_aliases;
     int n_column_aliases;
-    const char *schema, *name; /* FROM_TABLE */
-    struct query *subquery;    /* FROM_SUBQUERY */
-    enum join_kind join;       /* FROM_JOIN */
+    const char *schema, *name;   /* FROM_TABLE */
+    struct query *subquery;      /* FROM_SUBQUERY */
+    struct qfunction *functions; /* FROM_FUNCTION; ROWS FROM (…) when there are several */
+    int n_functions;
+    bool ordinality;
+    enum join_kind join; /* FROM_JOIN */
     struct from_item *left, *right;
     struct qexpr *on; /* NULL: cross join */
     const char **using_columns;

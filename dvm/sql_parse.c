@@ -354,6 +354,16 @@ static bool reads_clock(const PgQuery__TypeCast *cast)
 
     if (name == NULL || cast->arg->node_case == PG_QUERY__NODE__NODE_A_CONST)
         return false;
+    /* A time already, whose own cast is looked at by itself. */
+    if (cast->arg->node_case == PG_QUERY__NODE__NODE_TYPE_CAST) {
+        const PgQuery__TypeName *from = cast->arg->type_cast->type_name;
+        const char *inner =
+            from->n_names > 0 ? parse_node_string(from->names[from->n_names - 1]) : NULL;
+
+        for (int i = 0; inner != NULL && clocks[i] != NULL; i++)
+            if (strcmp(inner, clocks[i]) == 0)
+                return false;
+    }
     for (int i = 0; clocks[i] != NULL; i++) {
         if (strcmp(name, clocks[i]) != 0)
             continue;
@@ -424,6 +434,7 @@ bool parse_punch_node(void *arg, Node *node)
         if (node->func_call->n_agg_order > 0 || node->func_call->agg_filter != NULL ||
             node->func_call->agg_within_group || node->func_call->agg_star)
             return parse_refuse(c->p, REFUSAL_AGGREGATE, "this aggregate", name) != NULL;
+        c->out->returns_set = c->out->returns_set || parse_is_set_returning(c->p, node->func_call);
         if (parse_time_function(node->func_call) != NULL)
             return punch_time(c, node, parse_time_function(node->func_call));
         return parse_punch_children(c, node);
@@ -704,8 +715,9 @@ struct from_item *parse_from(struct parser *p, struct query *q, Node *n, struct 
     case PG_QUERY__NODE__NODE_JOIN_EXPR:
         return join_expr(p, q, n->join_expr, ctes);
     case PG_QUERY__NODE__NODE_RANGE_FUNCTION:
+        return parse_range_function(p, q, n->range_function);
     case PG_QUERY__NODE__NODE_RANGE_TABLE_FUNC:
-        return parse_refuse(p, REFUSAL_FUNCTION_SOURCE, "functions in FROM", NULL);
+        return parse_refuse(p, REFUSAL_FUNCTION_SOURCE, "XMLTABLE", NULL);
     case PG_QUERY__NODE__NODE_RANGE_TABLE_SAMPLE:
         return parse_refuse(p, REFUSAL_TABLESAMPLE, "TABLESAMPLE", NULL);
     default:
@@ -966,7 +978,6 @@ static bool locate_node(void *arg, Node *n)
             strcmp(n->range_var->relname, r->name) == 0)
             found(l, n->range_var->location);
         break;
-    case PG_QUERY__NODE__NODE_RANGE_FUNCTION:
     case PG_QUERY__NODE__NODE_RANGE_TABLE_FUNC:
         if (r->kind == REFUSAL_FUNCTION_SOURCE)
             found(l, any_location(n));

@@ -62,6 +62,12 @@ bool parse_add_aggregate(struct punch *c, Node *node, const char *name);
 bool parse_has_aggregate(const struct parser *p, Node **nodes, size_t n);
 const char *parse_sort_suffix(PgQuery__SortBy *s);
 
+/* Whether a set-returning function of that name is used anywhere in the definition. */
+bool parse_is_set_returning(const struct parser *p, const PgQuery__FuncCall *f);
+/* Functions in FROM. */
+struct from_item *parse_range_function(struct parser *p, struct query *q,
+                                       PgQuery__RangeFunction *r);
+
 /* Writes the SELECT's named windows out at their calls. */
 bool parse_name_windows(struct parser *p, PgQuery__SelectStmt *s);
 /* A call with OVER: node becomes its hole. */

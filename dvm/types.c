@@ -172,6 +172,7 @@ static bool type_op(struct typing *t, struct op *op)
     case OP_UNION_ALL:
     case OP_VALUES:
     case OP_REPEAT:
+    case OP_FUNCTION:
         break;
     }
     return true;

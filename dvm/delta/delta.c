@@ -6,6 +6,7 @@
 
 static delta_rule *const delta_rules[] = {
     [OP_SCAN] = delta_scan,               /* the rows captured, by weight                        */
+    [OP_FUNCTION] = delta_function,       /* dF(L) = dL x f(l)                                   */
     [OP_FILTER] = delta_filter,           /* dF(R) = F(dR), and what the passing of time flips   */
     [OP_PROJECT] = delta_project,         /* dP(R) = P(dR)                                       */
     [OP_JOIN] = delta_join,               /* d(R*S) = dR*S + R*dS - dR*dS                        */

@@ -76,6 +76,9 @@ void delta_put_limit(struct text *out, const struct op *op, const struct op *row
  * far as now (a relation) has those that it has. */
 const char *delta_put_old_rows(struct delta *d, const struct op *op, const char *now);
 
+/* l x f(l) over the relation `from`; also: a column of l's more, or "". */
+void delta_put_function(struct text *out, const struct op *op, const char *from, const char *also);
+
 /* SELECT of the needed columns of op's input, now, for the affected keys only. */
 void delta_put_affected(struct text *out, const struct op *op, const char *keys_cte);
 
@@ -118,7 +121,8 @@ void put_frontier(struct text *out, const char *prefix);
 typedef void delta_rule(struct delta *d, const struct op *op, struct text *out);
 
 delta_rule delta_scan, delta_filter, delta_project, delta_union_all, delta_join, delta_left_join,
-    delta_group, delta_distinct_on, delta_window, delta_values, delta_repeat, delta_limit;
+    delta_group, delta_distinct_on, delta_window, delta_values, delta_repeat, delta_limit,
+    delta_function;
 
 /* Writes an operator over the relation `from`, the rows of its input. */
 typedef void delta_put_over(struct text *out, const struct op *op, const char *from);

@@ -246,6 +246,18 @@ static void put_distinct_on(struct text *out, const struct op *op, const struct 
     text_free(&from);
 }
 
+static void put_function(struct text *out, const struct op *op, const struct restriction *r)
+{
+    struct text from;
+
+    text_init(&from);
+    text_put(&from, "(");
+    put_new(&from, op->left, r);
+    text_put(&from, ")");
+    delta_put_function(out, op, from.ptr, "");
+    text_free(&from);
+}
+
 static void put_window(struct text *out, const struct op *op, const struct restriction *r)
 {
     struct text from;
@@ -311,6 +323,9 @@ static void put_new(struct text *out, const struct op *op, const struct restrict
             put_affected(out, op, op, r->keys_cte, put_scan);
         else
             put_scan(out, op);
+        return;
+    case OP_FUNCTION:
+        put_function(out, op, r);
         return;
     case OP_FILTER:
         text_put(out, "SELECT ");

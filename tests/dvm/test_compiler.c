@@ -244,7 +244,6 @@ static void test_refusals(void **state)
           30 },
         { "SELECT a.id FROM s.a FULL JOIN s.b ON a.id = b.x", REFUSAL_FULL_JOIN, 32 },
         { "SELECT a.id FROM s.a, LATERAL (SELECT a.k) z(k)", REFUSAL_LATERAL, 39 },
-        { "SELECT g.g FROM generate_series(1, 2) g(g)", REFUSAL_FUNCTION_SOURCE, 17 },
         { "SELECT a.id FROM s.a TABLESAMPLE system (1)", REFUSAL_TABLESAMPLE, 34 },
         { "SELECT a.id, now() AS n FROM s.a", REFUSAL_TIME, 14 },
         { "SELECT a.id, CURRENT_USER AS u FROM s.a", REFUSAL_FUNCTION, 14 },
@@ -305,7 +304,7 @@ static void test_functions(void **state)
 
     assert_true(support_check_differential(&f->a, &c, &f->refused));
     one.returns_set = true;
-    assert_false(support_check_differential(&f->a, &c, &f->refused));
+    assert_true(support_check_differential(&f->a, &c, &f->refused));
     one = (struct cat_function){
         .schema = "pg_catalog", .name = "anytextcat", .volatility = 's', .builtin = true
     };

@@ -51,3 +51,33 @@ CORPUS = {
     "window over the union": ("SELECT k, row_number() OVER (PARTITION BY k ORDER BY n) AS rn, n FROM (SELECT g AS k, id"
                               " AS n FROM t1 UNION ALL SELECT g, id + 1000 FROM t2) u", {"t1", "t2"}),
 }
+
+# One row makes many: linear in the row.
+FUNCTIONS = {
+    "series in the select list": ("SELECT id, generate_series(1, v) AS n FROM t1", {"t1"}),
+    "series in lockstep": ("SELECT g, generate_series(1, v) AS n, regexp_split_to_table(h, '') AS c FROM t1", {"t1"}),
+    "lateral series": ("SELECT t1.id, n FROM t1, generate_series(0, t1.v) AS n WHERE n <> 2", {"t1"}),
+    "ordinality": ("SELECT t1.id, u.* FROM t1 CROSS JOIN LATERAL unnest(ARRAY[v, g, NULL, 3]) WITH ORDINALITY AS u(x, i)"
+                   " WHERE x IS DISTINCT FROM 1", {"t1"}),
+    "rows from": ("SELECT t3.a, r.* FROM t3, ROWS FROM (generate_series(1, t3.a), unnest(ARRAY[t3.b, 'x']))"
+                  " WITH ORDINALITY AS r(n, w, i)", {"t3"}),
+    "left join lateral": ("SELECT t1.id, n FROM t1 LEFT JOIN LATERAL generate_series(1, t1.v) AS n ON n > t1.g", {"t1"}),
+    "jsonb_each": ("SELECT id, e.key, e.value FROM t1, jsonb_each(jsonb_build_object('g', g, 'h', h)) AS e"
+                   " WHERE e.value <> 'null'", {"t1"}),
+    "records": ("SELECT id, r.a, r.b FROM t1, jsonb_to_recordset(jsonb_build_array(jsonb_build_object('a', v, 'b', h),"
+                " jsonb_build_object('a', g))) AS r(a int, b text)", {"t1"}),
+    "aggregate over a function": ("SELECT c, count(*) AS n, sum(v) AS s FROM t1, regexp_split_to_table(h, '') AS c"
+                                  " GROUP BY c", {"t1"}),
+    "group by a set": ("SELECT unnest(ARRAY[g, v]) AS k, count(*) AS n FROM t1 GROUP BY 1", {"t1"}),
+    "distinct of a set": ("SELECT DISTINCT unnest(ARRAY[g, v, 1]) AS k FROM t1", {"t1"}),
+    "set over aggregates": ("SELECT g, generate_series(1, count(*)) AS n FROM t1 GROUP BY g", {"t1"}),
+    "calendar": ("SELECT c.d::date AS d, count(t1.id) AS n FROM generate_series(DATE '2026-03-01', DATE '2026-03-06',"
+                 " '1 day') AS c(d) LEFT JOIN t1 ON t1.d = c.d GROUP BY 1", {"t1"}),
+    "function first": ("SELECT n, t1.id FROM generate_series(-1, 3) AS n JOIN t1 ON t1.v = n", {"t1"}),
+    "join above a function": ("SELECT t2.id, n FROM t1 CROSS JOIN generate_series(1, t1.v) AS n JOIN t2 ON t2.t1_id ="
+                              " t1.id AND t2.v = n", {"t1", "t2"}),
+    "window over a function": ("SELECT id, n, count(*) OVER (PARTITION BY n) AS c FROM t1, generate_series(1, v) AS n",
+                               {"t1"}),
+    "constant branch": ("SELECT g, v FROM t1 UNION ALL SELECT 0, 0", {"t1"}),
+}
+CORPUS.update(FUNCTIONS)

@@ -1,0 +1,34 @@
+/* Expressions that depend on the time, or make one row many, are evaluated by projections alone:
+ * grouping, windows and the like get them as columns. */
+#include "dvm/optree_internal.h"
+
+static bool must_be_computed(const struct expr *e)
+{
+    return e != NULL && (e->uses_time || e->returns_set);
+}
+
+struct op *build_computed(struct builder *b, struct op *child, struct expr ***places, int n)
+{
+    int n_all = child->n_columns, n_more = 0;
+    struct expr **all;
+    const char **names;
+
+    for (int i = 0; i < n; i++)
+        n_more += must_be_computed(*places[i]);
+    if (n_more == 0)
+        return child;
+    all = arena_new_array(b->a, struct expr *, (size_t)(n_all + n_more));
+    names = arena_new_array(b->a, const char *, (size_t)(n_all + n_more));
+    for (int i = 0; i < n_all; i++) {
+        all[i] = build_column_expr(b, i);
+        names[i] = child->columns[i].name;
+    }
+    for (int i = 0; i < n; i++) {
+        if (!must_be_computed(*places[i]))
+            continue;
+        all[n_all] = *places[i];
+        names[n_all] = arena_printf(b->a, "computed%d", n_all);
+        *places[i] = build_column_expr(b, n_all++);
+    }
+    return build_project(b, child, all, names, n_all);
+}
