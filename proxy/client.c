@@ -1299,7 +1299,7 @@ static bool on_parse(struct client *c, const struct wire_piece *f)
         (parse_in_doubt(c, m.statement, m.tail) || client_name_in_doubt(c, m.statement)))
         return false;
     bool keeps_state = false, taken;
-    if (kind != INTERCEPT_LEND && mode_of(c) != POOL_MODE_SESSION) {
+    if (kind != INTERCEPT_LEND && (mode_of(c) != POOL_MODE_SESSION || c->startup != NULL)) {
         if (named && client_tracks_statements(c))
             keeps_state = session_scan_wants(text, false);
         else if (!client_state_allows(c, text, &taken))
