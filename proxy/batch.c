@@ -5,6 +5,7 @@
 #include "protocol/status.h"
 #include "proxy/client.h"
 #include "proxy/client_sql.h"
+#include "proxy/pool.h"
 #include "proxy/server.h"
 
 bool batch_is_new(struct server *s)
@@ -81,11 +82,25 @@ static bool is_last_batch(struct server *s)
     return true;
 }
 
+/* SHOW STATS counts what the client sent once. */
+static void uncount(struct stats *stats, struct str batch)
+{
+    struct wire_frame f;
+
+    while (wire_next_frame(SENT_BY_FRONTEND, batch, &f) == WIRE_FRAME) {
+        stats->client_parses -= f.tag == FE_PARSE;
+        stats->binds -= f.tag == FE_BIND;
+        batch.ptr += f.bytes.len;
+        batch.len -= f.bytes.len;
+    }
+}
+
 static void send_again(struct server *s)
 {
     struct conn *client = &s->client->conn;
     struct bytequeue in = { 0 };
 
+    uncount(&s->pool->stats, bytequeue_str(&s->batch));
     bytequeue_put(&in, bytequeue_str(&s->batch).ptr, bytequeue_len(&s->batch));
     bytequeue_put(&in, bytequeue_str(&client->in).ptr, bytequeue_len(&client->in));
     bytequeue_free(&client->in);

@@ -1060,8 +1060,8 @@ static void leave_unnamed(struct client *c)
     struct client_statement *cs = client_statement_find(&c->statements, STR(""));
 
     if (c->unnamed_unbound) {
-        struct statement *st = statement_get(&proxy_of(c)->statements, c->db, STATEMENT_PARSED,
-                                             bytequeue_str(&c->server->unnamed));
+        struct statement *st = statement_get(&proxy_of(c)->statements, reading_of(c),
+                                             STATEMENT_PARSED, bytequeue_str(&c->server->unnamed));
         client_forget_unnamed(c);
         client_statement_add(&c->statements, ++c->next_serial, STR(""), st, NULL);
     } else if (cs != NULL && cs->statement == NULL) {
@@ -1187,7 +1187,7 @@ void client_parse_named(struct client *c, struct str name, struct str tail, stru
     if (client_statement_find(&c->statements, name) != NULL) {
         struct err e = { 0 };
         /* What else is wrong with it comes first. */
-        st = statement_get(&proxy_of(c)->statements, c->db, STATEMENT_PARSED, tail);
+        st = statement_get(&proxy_of(c)->statements, reading_of(c), STATEMENT_PARSED, tail);
         client_request_begins(c);
         if (s->tx_status == STATUS_FAILED)
             server_make_room(s, st);
@@ -1207,7 +1207,7 @@ void client_parse_named(struct client *c, struct str name, struct str tail, stru
         sql_command_unref(sql, &proxy_of(c)->statements);
         return;
     }
-    st = statement_get(&proxy_of(c)->statements, c->db, STATEMENT_PARSED, tail);
+    st = statement_get(&proxy_of(c)->statements, reading_of(c), STATEMENT_PARSED, tail);
     c->next_serial++;
     client_statement_add(&c->statements, c->next_serial, name, st, lend)->sql = sql;
     /* In a transaction that failed the server has to say so. */
@@ -1249,7 +1249,8 @@ static bool parse_in_doubt(struct client *c, struct str name, struct str tail)
         return false;
     if (client_statement_is_named(&c->statements, name) || !server_has_room(c->server))
         return true;
-    struct statement *st = statement_find(&proxy_of(c)->statements, c->db, STATEMENT_PARSED, tail);
+    struct statement *st =
+        statement_find(&proxy_of(c)->statements, reading_of(c), STATEMENT_PARSED, tail);
     if (st == NULL)
         return false;
     bool had = server_statements_has(&c->server->statements, st);
@@ -1383,17 +1384,21 @@ static int describes_portal(const struct client *c, const struct wire_piece *f)
     return ahead.ptr[0] == FE_DESCRIBE && ahead.ptr[WIRE_HEADER_LEN] == TARGET_PORTAL ? 1 : -1;
 }
 
+static unsigned generation_of(const struct statement *st)
+{
+    return atomic_load_explicit(&st->generation, memory_order_relaxed);
+}
+
 /* The client believes that the statement's columns are what it was told before they changed. */
 static bool believes_old(struct client_statement *cs)
 {
-    return cs->was_described &&
-           cs->generation != atomic_load_explicit(&cs->statement->generation, memory_order_relaxed);
+    return cs->was_described && cs->generation != generation_of(cs->statement);
 }
 
 static void note_described(struct client_statement *cs)
 {
     cs->was_described = true;
-    cs->generation = atomic_load_explicit(&cs->statement->generation, memory_order_relaxed);
+    cs->generation = generation_of(cs->statement);
 }
 
 /* Bind and Describe of a statement: the server must have it, under its own name. False: it waits
@@ -1408,9 +1413,14 @@ static bool forward_renamed(struct client *c, const struct wire_piece *f,
         client_forward(c, f->bytes);
         return true;
     }
-    if (ends == ENDS_DESCRIBE) {
-        note_described(cs);
-    } else if (describes_portal(c, f) > 0) {
+    bool asks = ends == ENDS_DESCRIBE || describes_portal(c, f) > 0;
+    if (cs->sql == NULL) {
+        bool believes = believes_old(cs);
+        reading_renew(c, &cs->statement, cs->was_described && !asks);
+        if (!believes)
+            cs->generation = generation_of(cs->statement);
+    }
+    if (asks) {
         note_described(cs);
     } else if (believes_old(cs)) {
         struct err e = { 0 };

@@ -203,6 +203,8 @@ static struct statement *look_up(struct splicing *p, struct str name)
     if (p->forgets_all)
         return NULL;
     struct client_statement *cs = client_statement_find(&p->client->statements, name);
+    if (cs != NULL && cs->statement != NULL && cs->sql == NULL)
+        reading_renew(p->client, &cs->statement, false);
     return cs != NULL ? cs->statement : NULL;
 }
 
@@ -242,12 +244,12 @@ static void teach(struct splicing *p, const struct sql_prepare_command *cmd, str
 /* What PREPARE makes: shared when no server can have it yet under this name. */
 static struct statement *make_statement(struct client *c, struct str body)
 {
-    struct statement *st = statement_get(table_of(c), c->db, STATEMENT_SQL, body);
+    struct statement *st = statement_get(table_of(c), reading_of(c), STATEMENT_SQL, body);
 
     if (atomic_load(&st->refs) == 1)
         return st;
     statement_unref(table_of(c), st);
-    return statement_new(table_of(c), c->db, STATEMENT_SQL, body);
+    return statement_new(table_of(c), reading_of(c), STATEMENT_SQL, body);
 }
 
 static bool is_internal(struct str name)
@@ -346,7 +348,7 @@ static bool answer_alone(struct client *c, struct str text, const struct sql_pre
     }
     if (cmd->verb == SQL_PREPARE && cs == NULL) {
         struct str body = { text.ptr + cmd->name_end, cmd->at.end - cmd->name_end };
-        struct statement *st = statement_find(table_of(c), c->db, STATEMENT_SQL, body);
+        struct statement *st = statement_find(table_of(c), reading_of(c), STATEMENT_SQL, body);
         if (st == NULL)
             return false;
         if (server_has_fresh(c->server, st)) {
@@ -486,6 +488,8 @@ static void resolve(struct client *c, struct sql_command *cmd, struct text *tail
     case SQL_EXECUTE:
         if (cs != NULL && cs->statement != NULL) {
             client_request_begins(c);
+            if (cs->sql == NULL)
+                reading_renew(c, &cs->statement, false);
             server_prepare(c->server, cs->statement);
             name = cs->statement->name;
         } else if (is_internal(name_of(cmd))) {
@@ -623,7 +627,8 @@ void client_sql_renew(struct client *c, struct client_statement *cs)
     text_init(&tail);
     resolve(c, cmd, &tail);
     if (cs->statement != NULL) {
-        struct statement *st = statement_get(table_of(c), c->db, STATEMENT_PARSED, text_str(&tail));
+        struct statement *st =
+            statement_get(table_of(c), reading_of(c), STATEMENT_PARSED, text_str(&tail));
         statement_unref(table_of(c), cs->statement);
         cs->statement = st;
     } else if (!str_equal(text_str(&tail), (struct str){ cmd->sent, cmd->sent_len })) {

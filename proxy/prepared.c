@@ -15,6 +15,7 @@ void statement_table_init(struct statement_table *t)
 
 static void statement_free(struct statement *s)
 {
+    free((char *)s->reading.settings.ptr);
     free(s->body);
     free(s);
 }
@@ -29,8 +30,17 @@ void statement_table_free(struct statement_table *t)
     pthread_mutex_destroy(&t->lock);
 }
 
+static char *copy_of(struct str s)
+{
+    char *copy = mem_alloc(s.len + 1);
+
+    if (s.len > 0)
+        memcpy(copy, s.ptr, s.len);
+    return copy;
+}
+
 /* Under the lock. */
-static struct statement *make(struct statement_table *t, const void *database,
+static struct statement *make(struct statement_table *t, const struct reading *reading,
                               enum statement_source source, struct str body)
 {
     struct statement *s = mem_alloc(sizeof(*s));
@@ -40,35 +50,43 @@ static struct statement *make(struct statement_table *t, const void *database,
     atomic_init(&s->refs, 1);
     atomic_init(&s->generation, 0);
     s->source = source;
-    s->database = database;
-    s->body = mem_alloc(body.len + 1);
-    memcpy(s->body, body.ptr, body.len);
+    s->reading = *reading;
+    s->reading.settings.ptr = copy_of(reading->settings);
+    s->body = copy_of(body);
     s->body_len = body.len;
     return s;
 }
 
-static uint64_t hash_of(const void *database, enum statement_source source, struct str body)
+static uint64_t hash_of(const struct reading *reading, enum statement_source source,
+                        struct str body)
 {
-    return str_hash(body) + source + ((uintptr_t)database >> 4);
+    return str_hash(body) + source + ((uintptr_t)reading->database >> 4) + reading->ddl +
+           reading->hash;
 }
 
-static struct statement *find_or_make(struct statement_table *t, const void *database,
+bool statement_is_read_as(const struct statement *s, const struct reading *reading)
+{
+    return s->reading.database == reading->database && s->reading.ddl == reading->ddl &&
+           s->reading.hash == reading->hash && str_equal(s->reading.settings, reading->settings);
+}
+
+static struct statement *find_or_make(struct statement_table *t, const struct reading *reading,
                                       enum statement_source source, struct str body, bool makes)
 {
-    uint64_t hash = hash_of(database, source, body);
+    uint64_t hash = hash_of(reading, source, body);
     struct statement *found = NULL;
 
     pthread_mutex_lock(&t->lock);
     for (struct map_node *n = map_first(&t->map, hash); n != NULL; n = map_next_same(n)) {
         struct statement *s = MAP_ITEM(n, struct statement, node);
-        if (s->source == source && s->database == database &&
+        if (s->source == source && statement_is_read_as(s, reading) &&
             str_equal((struct str){ s->body, s->body_len }, body)) {
             found = statement_ref(s);
             break;
         }
     }
     if (found == NULL && makes) {
-        found = make(t, database, source, body);
+        found = make(t, reading, source, body);
         found->shared = true;
         map_insert(&t->map, &found->node, hash);
     }
@@ -76,39 +94,39 @@ static struct statement *find_or_make(struct statement_table *t, const void *dat
     return found;
 }
 
-struct statement *statement_get(struct statement_table *t, const void *database,
+struct statement *statement_get(struct statement_table *t, const struct reading *reading,
                                 enum statement_source source, struct str body)
 {
-    return find_or_make(t, database, source, body, true);
+    return find_or_make(t, reading, source, body, true);
 }
 
-struct statement *statement_find(struct statement_table *t, const void *database,
+struct statement *statement_find(struct statement_table *t, const struct reading *reading,
                                  enum statement_source source, struct str body)
 {
-    return find_or_make(t, database, source, body, false);
+    return find_or_make(t, reading, source, body, false);
 }
 
-struct statement *statement_restore(struct statement_table *t, const void *database,
+struct statement *statement_restore(struct statement_table *t, const struct reading *reading,
                                     enum statement_source source, uint64_t number, bool shared,
                                     struct str body)
 {
     pthread_mutex_lock(&t->lock);
     uint64_t next = t->next_number > number ? t->next_number : number + 1;
     t->next_number = number;
-    struct statement *s = make(t, database, source, body);
+    struct statement *s = make(t, reading, source, body);
     t->next_number = next;
     s->shared = shared;
     if (shared)
-        map_insert(&t->map, &s->node, hash_of(database, source, body));
+        map_insert(&t->map, &s->node, hash_of(reading, source, body));
     pthread_mutex_unlock(&t->lock);
     return s;
 }
 
-struct statement *statement_new(struct statement_table *t, const void *database,
+struct statement *statement_new(struct statement_table *t, const struct reading *reading,
                                 enum statement_source source, struct str body)
 {
     pthread_mutex_lock(&t->lock);
-    struct statement *s = make(t, database, source, body);
+    struct statement *s = make(t, reading, source, body);
     pthread_mutex_unlock(&t->lock);
     return s;
 }

@@ -1,7 +1,7 @@
 /* Prepared statements in transaction and statement pooling.
  *
  * A client names its statements; a server connection that is shared can't use those names.
- * Statements of one database with equal text and parameter types are one struct statement
+ * Statements of one database with equal text and types, read alike, are one struct statement
  * (process-wide, reference counted, immutable) with an internal name PGTRICKLE_<n>. A client maps
  * its names to statements; a server knows which statements it has, least recently used first. Those
  * that SQL's PREPARE made are no different (one namespace, as in PostgreSQL) but for how a server
@@ -30,6 +30,14 @@ struct lend_info {
     bool has_rows;
 };
 
+/* What the text of a statement means depends on this (proxy/reading.h). */
+struct reading {
+    const void *database; /* whose; only compared */
+    unsigned ddl;         /* the database's count of DDL */
+    struct str settings;  /* values, of no further meaning here */
+    uint64_t hash;        /* of the settings */
+};
+
 enum statement_source {
     STATEMENT_PARSED, /* body: of a Parse behind the name: text NUL, count, types */
     STATEMENT_SQL,    /* body: of a PREPARE behind the name: "(types) AS text" */
@@ -41,8 +49,8 @@ struct statement {
     char name[32];
     atomic_uint refs;
     enum statement_source source;
-    bool shared;          /* it is in the table: equal ones are this one */
-    const void *database; /* whose; only compared */
+    bool shared;            /* it is in the table: equal ones are this one */
+    struct reading reading; /* settings are its own */
     /* Goes up when a server says that its result type has changed: what was prepared before on any
      * server is stale. */
     atomic_uint generation;
@@ -107,18 +115,20 @@ struct server_statements {
 void statement_table_init(struct statement_table *t);
 void statement_table_free(struct statement_table *t);
 /* Takes a reference on the statement with this body, new or known. */
-struct statement *statement_get(struct statement_table *t, const void *database,
+struct statement *statement_get(struct statement_table *t, const struct reading *reading,
                                 enum statement_source source, struct str body);
 /* The same if it is known, or NULL. */
-struct statement *statement_find(struct statement_table *t, const void *database,
+struct statement *statement_find(struct statement_table *t, const struct reading *reading,
                                  enum statement_source source, struct str body);
 /* One that is nobody else's, whatever its body. */
-struct statement *statement_new(struct statement_table *t, const void *database,
+struct statement *statement_new(struct statement_table *t, const struct reading *reading,
                                 enum statement_source source, struct str body);
 /* One that another process made, with its number, which nothing else here has. */
-struct statement *statement_restore(struct statement_table *t, const void *database,
+struct statement *statement_restore(struct statement_table *t, const struct reading *reading,
                                     enum statement_source source, uint64_t number, bool shared,
                                     struct str body);
+/* Its text means the same now. */
+bool statement_is_read_as(const struct statement *s, const struct reading *reading);
 /* A name that no statement has or will have. */
 void statement_table_make_name(struct statement_table *t, char name[32]);
 struct statement *statement_ref(struct statement *s);

@@ -89,6 +89,7 @@ struct database {
     struct stats_window window;
     uint64_t idle_since_us; /* is_auto: since when nothing uses it; 0: in use */
     struct hosts hosts;     /* of entry->hosts; under proxy.lock */
+    atomic_uint ddl;        /* goes up when DDL may have changed what statements give */
     atomic_bool only_3_0;   /* protocol that its servers speak, as far as is known */
     /* The SQL side of stream tables, as this process knows it. */
     atomic_bool views_installed;

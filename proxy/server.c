@@ -496,6 +496,7 @@ static void server_free(struct conn *c)
     bytequeue_free(&s->unnamed);
     bytequeue_free(&s->batch);
     server_statements_free(&s->statements, &c->worker->proxy->statements);
+    reading_memo_free(&s->reading);
     params_clear(&s->params);
     settings_unref(s->settings);
     text_free(&s->welcome);
@@ -933,8 +934,10 @@ static void on_command_complete(struct server *s, struct str body)
     } else if (s->state == SERVER_RESETTING && str_equal(tag, STR("RESET"))) {
         s->settings_doubt = s->settings != NULL;
     }
-    if (s->state == SERVER_IN_USE && s->client != NULL && !is_own(owed_first(s)))
+    if (s->state == SERVER_IN_USE && s->client != NULL && !is_own(owed_first(s))) {
+        reading_on_tag(s, tag);
         session_state_on_tag(s->client, tag);
+    }
 }
 
 /* What the client wants is set. The server's spelling of a value is the canonical one. */
@@ -986,6 +989,8 @@ static void on_ready(struct server *s, const struct wire_piece *f, struct run *r
     }
     s->tx_status = (char)status;
     s->copy_in = false;
+    if (s->ddl != SERVER_DDL_NONE)
+        reading_on_ready(s);
     if (o != NULL) {
         unsigned n = 0;
         while (n + 1 < s->owed.count && server_owed_at(s, n)->ends != ENDS_SYNC &&

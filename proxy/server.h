@@ -25,6 +25,7 @@
 #include "proxy/params.h"
 #include "proxy/pool.h"
 #include "proxy/prepared.h"
+#include "proxy/reading.h"
 #include "proxy/server_tls.h"
 #include "proxy/timers.h"
 
@@ -94,6 +95,13 @@ struct reply_queue {
 
 struct login_job;
 
+/* What its client's transaction did to types, and whether others know (proxy/reading.h). */
+enum server_ddl {
+    SERVER_DDL_NONE,
+    SERVER_DDL_DONE, /* since the last ReadyForQuery */
+    SERVER_DDL_TOLD, /* before; the transaction is not over */
+};
+
 struct server {
     struct conn conn; /* first */
     struct pool *pool;
@@ -144,6 +152,8 @@ struct server {
     bool marked;      /* a private NOTICE arrived: LEND_COMPLETE before the next ReadyForQuery */
     bool lent;        /* a helper thread has the descriptor */
     struct server_statements statements;
+    struct reading_memo reading;
+    enum server_ddl ddl;
     struct params params;
     unsigned params_changed;   /* by what `sets`, which is still owed */
     struct settings *settings; /* what was set for clients beside params */

@@ -627,6 +627,12 @@ const char *session_state_pinned_by(const struct client *c, struct text *t, uint
     return t->ptr;
 }
 
+bool session_state_has_temporary(const struct client *c)
+{
+    return c != NULL && c->session != NULL &&
+           ((c->session->touched | c->session->asked | c->session->pinned) & SESSION_TEMP);
+}
+
 bool session_state_is_pinned(const struct client *c)
 {
     return c->session != NULL && (c->session->pinned != 0 || c->session->pin_reason != NULL);

@@ -65,6 +65,8 @@ enum session_left session_state_left(const struct client *c);
  * or the text's. */
 const char *session_state_pinned_by(const struct client *c, struct text *t, uint64_t *since_us);
 
+/* It has temporary tables, or its transaction may have. c may be NULL. */
+bool session_state_has_temporary(const struct client *c);
 bool session_state_is_pinned(const struct client *c);
 
 /* What it hears of LISTEN; the client has a session. */

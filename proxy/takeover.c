@@ -260,6 +260,8 @@ static uint64_t pack_statement(struct takeover *t, struct str database, struct s
     record_put_number(q, "shared", s->shared);
     record_put(q, "database", database);
     put_bytes(q, "body", s->body, s->body_len);
+    record_put(q, "settings", s->reading.settings);
+    record_put_number(q, "ddl", s->reading.ddl);
     return s->number;
 }
 
@@ -862,11 +864,19 @@ static void unpack_statement(struct proxy *p, struct str record)
 {
     uint64_t number = record_number(record, "number");
     struct str body, database;
+    struct reading reading = { .ddl = (unsigned)record_number(record, "ddl") };
 
     record_get(record, "body", &body);
     record_get(record, "database", &database);
+    record_get(record, "settings", &reading.settings);
+    reading.hash = str_hash(reading.settings);
+    struct database *db = proxy_database(p, database);
+    reading.database = db;
+    /* The count goes on, so that what is older than the last stays so. */
+    if (db != NULL && reading.ddl > atomic_load(&db->ddl))
+        atomic_store(&db->ddl, reading.ddl);
     numbered_add(&p->restore->statements, number,
-                 statement_restore(&p->statements, proxy_database(p, database),
+                 statement_restore(&p->statements, &reading,
                                    (enum statement_source)record_number(record, "source"), number,
                                    record_number(record, "shared") != 0, body));
 }

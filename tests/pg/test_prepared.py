@@ -315,6 +315,92 @@ def test_statements_are_prepared_anew_after_ddl(world):
             client.close()
 
 
+def test_ddl_that_passed_here_is_no_surprise_in_a_transaction(world):
+    """Who prepares after it, or asks for the columns each time, meets nobody's older statement."""
+    run = [bind("", "s"), describe("P", ""), execute(), SYNC]
+    blind = [bind("", "s"), execute(), SYNC]
+    with pooled(world, default_pool_size=2) as connect:
+        a, b, c = (wire.Wire(connect.pooled, connect.name) for _ in "abc")
+        for client in (a, b):
+            check(client, "CZ", query("BEGIN"))
+        for client in (a, b):
+            check(client, "12T2DDCZ", parse("s", "SELECT * FROM t"), *run)
+            check(client, "CZ", query("COMMIT"))
+        check(a, "CZ", query("BEGIN"))
+        check(b, "CZ", query("ALTER TABLE t ADD c int"))
+        check(a, "2T3DDCZ", *run)
+        check(a, "CZ", query("COMMIT"))
+        # In its own transaction at once; for others not before it is committed.
+        check(b, "CZ", query("BEGIN"))
+        check(b, "CZ", query("ALTER TABLE t DROP c"))
+        check(b, "2T2DDCZ", *run)
+        check(b, "CZ", query("ROLLBACK"))
+        check(a, "CZ", query("BEGIN"))
+        check(a, "2T3DDCZ", *run)
+        check(a, "T3DDCZ", query("EXECUTE s"))
+        check(a, "CZ", query("COMMIT"))
+        # Prepared after the DDL, in a transaction: the others' older ones are on both servers.
+        check(b, "CZ", query("ALTER TABLE t DROP c"))
+        for client in (c, a):
+            check(client, "CZ", query("BEGIN"))
+        check(c, "12DDCZ", parse("s", "SELECT * FROM t"), *blind)
+        check(a, "3Z", close("S", "s"), SYNC)
+        check(a, "1tT2Z", parse("s", "SELECT * FROM t"), describe("S", "s"), SYNC)
+        check(a, "2DDCZ", *blind)
+        for client in (c, a):
+            check(client, "CZ", query("COMMIT"))
+        # Who was told the columns is told that they changed, as by PostgreSQL.
+        check(b, "CZ", query("ALTER TABLE t ADD c int"))
+        check(a, "CZ", query("BEGIN"))
+        check(a, "E(0A000)Z", *blind)
+        check(a, "CZ", query("ROLLBACK"))
+        for client in (a, b, c):
+            client.close()
+
+
+MEANINGS = (
+    # What one client and the other ask for, and a text that means something else to them.
+    ({"DateStyle": "ISO, MDY"}, {"DateStyle": "ISO, DMY"}, "SELECT extract(month FROM DATE '01/02/2020')"),
+    ({"TimeZone": "UTC"}, {"TimeZone": "Asia/Tokyo"}, "SELECT extract(epoch FROM TIMESTAMPTZ '2020-01-01 00:00')"),
+    ({"IntervalStyle": "postgres"}, {"IntervalStyle": "sql_standard"},
+     "SELECT extract(epoch FROM INTERVAL '-1 2:00:00')"),
+    ({"standard_conforming_strings": "on"},
+     {"standard_conforming_strings": "off", "escape_string_warning": "off"}, r"SELECT length('a\\b')"),
+    ({"client_encoding": "UTF8"}, {"client_encoding": "LATIN1"}, "SELECT length('ü')"),
+    ({"search_path": "one"}, {"search_path": "two"}, "SELECT * FROM here"),
+    ({"search_path": "one"}, {"search_path": "two"}, "SELECT $1 = k FROM here"),
+    ({}, {"role": "prepared_role"}, "SELECT * FROM mine"),
+    ({"transform_null_equals": "off"}, {"transform_null_equals": "on"}, "SELECT 1 WHERE NULL::int = NULL"),
+)
+
+
+def test_what_a_text_means_depends_on_its_clients_settings(world):
+    """One server for both, a connection of his own for each: the same rows and errors, whoever comes first."""
+    with pooled(world, default_pool_size=1) as connect:
+        with connect.direct(autocommit=True) as admin:
+            admin.execute("""CREATE SCHEMA one; CREATE TABLE one.here (k) AS SELECT 7; CREATE SCHEMA two;
+                          CREATE TABLE two.here (k, l) AS SELECT '07', 8;
+                          CREATE TABLE public.mine AS SELECT 'public';
+                          DO $$ BEGIN CREATE ROLE prepared_role; EXCEPTION WHEN duplicate_object THEN END $$;
+                          CREATE SCHEMA prepared_role; CREATE TABLE prepared_role.mine AS SELECT 'its own';
+                          GRANT ALL ON SCHEMA prepared_role, public TO prepared_role;
+                          GRANT ALL ON prepared_role.mine, public.mine TO prepared_role""")
+        for one, two, sql in MEANINGS:
+            values = ["07"] if "$1" in sql else []
+            run = (bind("", "s", values), describe("P", ""), execute(), SYNC)
+            for order in ((one, two), (two, one)):
+                pairs = [[wire.Wire(port, connect.name, **settings)
+                          for port in (connect.pooled, world.cluster.port)] for settings in order]
+                for batches in ([(parse("s", sql), *run)], [run], [(query("BEGIN"),), run, (query("COMMIT"),)]):
+                    for pair, settings in zip(pairs, order):
+                        for batch in batches:
+                            got, wanted = (wire.shown(w.ask(*batch)) for w in pair)
+                            if got != wanted:
+                                raise pg.Failure(f"{sql} with {settings}: {got}, not {wanted}")
+                for w in (w for pair in pairs for w in pair):
+                    w.close()
+
+
 def test_names_that_are_wrong(world):
     """An error in its place, or PgBouncer's way: the connection ends."""
     with pooled(world, default_pool_size=1) as connect:

@@ -13,6 +13,7 @@
 #include "protocol/query_simple.h"
 #include "protocol/result.h"
 #include "protocol/status.h"
+#include "proxy/pool.h"
 #include "tests/proxy/world.h"
 
 #define USERS "\"ann\" \"secret\"\n"
@@ -271,6 +272,11 @@ static void test_a_stale_statement_is_prepared_anew_unseen(void **state)
     server_says(s, "Z31");
     server_says_stale(s, "Z");
     assert_string_equal(peer_take(b), "E(0A000)Z");
+    /* What was sent twice is counted once: as the client sent it. */
+    const struct stats *stats = &peer_client(b)->pool->stats;
+    assert_int_equal(stats->client_parses, 2);
+    assert_int_equal(stats->binds, 3);
+    assert_int_equal(stats->server_parses, 3);
     world_free(w);
 }
 
