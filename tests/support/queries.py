@@ -208,6 +208,8 @@ class Generator:
         numeric = self.of(scope, {"int", "num", "float"})
         if grouped and numeric and self.chance(0.1):  # a group has rows: no division by zero
             return f"(coalesce(sum({self.rng.choice(numeric)}), 0) / count(*))", "num"
+        if self.chance(0.2):
+            return queries_aggregates.random_aggregate(self, scope)
         form = self.rng.random()
         if form < 0.25 or not numeric:
             text, kind = "count(*)", "int"
@@ -227,6 +229,9 @@ class Generator:
 
     def select(self, depth):
         """(query, [(name, type)])"""
+        made = queries_aggregates.random_form(self, depth) if depth > 0 and self.chance(0.15) else None
+        if made:
+            return made
         form = self.rng.random()
         if depth > 0 and form < 0.08:
             left, columns = self.select(depth - 1)

@@ -82,3 +82,65 @@ CORPUS = {
     "union of limits": ("(SELECT id, g FROM t1 ORDER BY g, id LIMIT 2) UNION ALL (SELECT id, g FROM t2 ORDER BY g DESC,"
                         " id LIMIT 2)", {"t1", "t2"}),
 }
+
+
+def random_aggregate(g, scope):
+    """One that the generator's own list has not, or None: (SQL, type)."""
+    ints, texts, numbers = (g.of(scope, kinds) for kinds in ({"int"}, {"text"}, {"int", "num"}))
+    forms = [(f"bool_and({g.predicate(scope)})::int", "int"), (f"bool_or({g.predicate(scope)})::int", "int")]
+    if texts:
+        h = g.rng.choice(texts)
+        by = g.rng.choice(scope)[0]
+        forms += [(f"string_agg({h}, '/' ORDER BY {by}, {h})", "text"), (f"string_agg(DISTINCT {h}, '/')", "text"),
+                  (f"mode() WITHIN GROUP (ORDER BY {h})", "text")]
+    if ints:
+        v = g.rng.choice(ints)
+        forms += [(f"percentile_disc(0.5) WITHIN GROUP (ORDER BY {v} DESC)", "int"), (f"bit_or({v})", "int"),
+                  (f"rank(1) WITHIN GROUP (ORDER BY {v})", "int"), (f"count(DISTINCT {v})", "int")]
+    if numbers:
+        n = g.rng.choice(numbers)
+        forms += [(f"{f}({n})", "num") for f in ("stddev", "var_pop", "variance", "stddev_pop")]
+    return g.rng.choice(forms)
+
+
+def random_form(g, depth):
+    """A set operation, LIMIT, grouping sets or VALUES: (query, [(name, type)]), or None."""
+    form = g.rng.random()
+    if form < 0.3:
+        left, columns = g.select(depth - 1)
+        right, other = g.select(depth - 1)
+        n = min(len(columns), len(other), 2)
+        if any(columns[i][1] != other[i][1] for i in range(n)):
+            return None
+        op = g.rng.choice(["UNION", "INTERSECT", "EXCEPT"]) + g.rng.choice(["", " ALL"])
+        a, b = (", ".join(name for name, _ in c[:n]) for c in (columns, other))
+        return (f"SELECT {a} FROM ({left}) AS {g.alias()} {op} SELECT {b} FROM ({right}) AS {g.alias()}", columns[:n])
+    if form < 0.6:
+        inner, columns = g.select(depth - 1)
+        names = [name for name, _ in columns]
+        # By all columns: which rows are the first is certain.
+        order = ", ".join(n + g.rng.choice(["", " DESC", " NULLS FIRST"]) for n in g.rng.sample(names, len(names)))
+        if g.chance(0.2):
+            rest = f"{names[0]} FETCH FIRST {g.rng.randint(1, 4)} ROWS WITH TIES"
+        else:
+            rest = order + f" LIMIT {g.rng.randint(0, 6)}" + g.rng.choice(["", "", " OFFSET 1"])
+        return f"SELECT {', '.join(names)} FROM ({inner}) AS {g.alias()} ORDER BY {rest}", columns
+    if form < 0.85:
+        text, scope = g.from_clause(depth - 1)
+        keys = [g.scalar(scope) for _ in range(2)]
+        if keys[0][0] == keys[1][0]:
+            return None
+        a, b = (k for k, _ in keys)
+        sets = g.rng.choice([f"ROLLUP ({a}, {b})", f"CUBE ({a}, {b})", f"GROUPING SETS (({a}), ({b}), ())",
+                             f"{a}, ROLLUP ({b})"])
+        listed, out = g.outputs([*keys, g.aggregate(scope), g.aggregate(scope), (f"grouping({b}, {a})", "int")])
+        return f"SELECT {listed} FROM {text}{g.where(scope)} GROUP BY {sets}", out
+    text, scope = g.from_clause(depth - 1)
+    ints = g.of(scope, {"int"})
+    if not ints:
+        return None
+    alias = g.alias()
+    scope = scope + [(f"{alias}.n", "int"), (f"{alias}.label", "text")]
+    listed, out = g.outputs([g.scalar(scope) for _ in range(3)])
+    return (f"SELECT {listed} FROM {text} {g.rng.choice(['JOIN', 'LEFT JOIN'])}"
+            f" (VALUES (1, 'one'), (2, 'two'), (2, NULL)) AS {alias}(n, label) ON {alias}.n = {g.rng.choice(ints)}", out)
