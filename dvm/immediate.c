@@ -64,6 +64,9 @@ static bool is_independent(const struct planner *p)
 {
     const struct op *below = p->strategy == STRATEGY_ALGEBRAIC ? p->group->left : p->tree->root;
 
+    /* An extremum that went is looked for in the table, when no other writer is on his way. */
+    if (p->strategy == STRATEGY_ALGEBRAIC && plan_has_extremum(p))
+        return false;
     if (p->strategy != STRATEGY_ALGEBRAIC && (p->strategy != STRATEGY_LINEAR || p->n_key == 0))
         return false;
     return plan_find_scan(below) != NULL;
@@ -240,7 +243,7 @@ static void put_plain_set(struct planner *p, struct text *t, bool excluded)
     text_put(t, "SET ");
     for (int i = 0; i < p->n_states; i++) {
         const struct state *s = &p->states[i];
-        const struct state *only[] = { s, s->is_sum && s->visible ? &p->states[s->count] : NULL };
+        const struct state *only[] = { s, s->kind == STATE_SUM && s->visible ? &p->states[s->count] : NULL };
         struct text merged[2];
 
         for (int m = 0; m < 2; m++) {

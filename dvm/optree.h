@@ -77,7 +77,9 @@ struct op_aggregate {
     const char **sort_suffix;
     int n_sort;
     struct expr *filter;
-    struct value_type *arg_types; /* per argument (types.c); unknown when the column isn't needed */
+    /* types.c; unknown when the column isn't needed */
+    struct value_type *arg_types; /* per argument */
+    struct value_type result;
 };
 
 /* What breaks the ties that ORDER BY leaves: rows must be numbered alike each time. */

@@ -26,17 +26,26 @@ enum strategy {
     STRATEGY_ALGEBRAIC
 };
 
-/* A running count or sum that an aggregate is computed from. */
+enum state_kind {
+    STATE_COUNT, /* of rows, or of values that are not NULL */
+    STATE_TRUE,  /* of rows with a true value */
+    STATE_SUM,
+    STATE_SQUARES, /* the sum of the values' squares */
+    STATE_MIN,     /* NULL for none */
+    STATE_MAX
+};
+
+/* A running value that aggregates are computed from. */
 struct state {
-    bool is_sum;               /* else a count */
-    bool exact;                /* integers: no NaN, no infinity */
+    enum state_kind kind;
+    bool exact;                /* no NaN, no infinity: what was added can be subtracted */
     const struct expr *arg;    /* NULL: rows */
     const struct expr *filter; /* or NULL */
-    const char *type;
-    const char *factor_type; /* what an argument is cast to before weighing */
-    int column;              /* of the stream table where it is stored */
-    int count;               /* of a sum: the state that counts its values */
-    bool visible;            /* stored in a column of the definition: a sum there may be NULL */
+    const char *type;          /* NULL: that of facts */
+    struct value_type facts;
+    int column;   /* of the stream table where it is stored */
+    int count;    /* STATE_SUM: the state that counts its values */
+    bool visible; /* stored in a column of the definition: a sum there may be NULL */
 };
 
 struct st_column {
@@ -62,7 +71,8 @@ struct planner {
     bool images;          /* what a delta takes out looks as it is stored */
     struct state *states; /* [0] is the count of rows */
     int n_states;
-    int *count_state, *sum_state; /* per aggregate of group; -1: none */
+    /* per aggregate of group; -1: none. value_state: extremum, count of true values, squares */
+    int *count_state, *sum_state, *value_state;
 };
 
 /* Decides; types of tree must be known (types.h). */
@@ -87,7 +97,10 @@ void plan_put_target(struct planner *p, struct text *out);
 
 /* "s0 IS NaN or infinite" over states that aren't exact; false when all are. */
 bool plan_has_inexact_state(const struct planner *p);
-/* SELECT k0.., n, s1.. of the change of each group, from the change of the group's input. */
+/* Whether a state is a MIN or MAX. */
+bool plan_has_extremum(const struct planner *p);
+/* SELECT k0.., s0.. of the change of each group, from the change of the group's input. An
+ * extremum's s is that of the rows that came, x that of those that went. */
 void plan_put_group_changes(struct planner *p, struct delta *d, struct text *out);
 /* SELECT c0.. (all columns of the stream table) and n from base, which has k0.., s0... When base is
  * a change and not a state, a column that stores a sum gets the sum's change, NULL only for none,

@@ -23,4 +23,12 @@ const char *plan_partition(struct planner *p, struct delta *d, const char *into)
 /* t's text in the arena; t is freed. */
 const char *plan_finish(struct planner *p, struct text *t);
 
+/* ---- algebraic ---------------------------------------------------------------------------- */
+
+/* False when the aggregates of p->group have no states. */
+bool plan_choose_states(struct planner *p);
+/* The hidden column's. */
+const char *plan_state_name(struct planner *p, int i);
+const char *plan_algebraic(struct planner *p, struct delta *d, const char *into);
+
 #endif

@@ -76,6 +76,29 @@ static bool complete(struct typing *t, int from)
     return true;
 }
 
+/* The aggregates' own. */
+static bool type_results(struct typing *t, struct op *op)
+{
+    struct text sql;
+    struct db_rows columns;
+    bool ok;
+    int at = 0, from = t->n_all;
+
+    text_init(&sql);
+    delta_put_new(&sql, op, NULL, NULL);
+    ok = describe(t, &sql, &columns);
+    text_free(&sql);
+    for (int i = 0; i < op->n_columns; i++) {
+        if (!op->needed[i])
+            continue;
+        if (i < op->n_exprs)
+            at++;
+        else if (ok)
+            take(t, &op->aggregates[i - op->n_exprs].result, &columns, &at);
+    }
+    return ok && complete(t, from);
+}
+
 /* SELECT input columns, key expressions, aggregate arguments FROM (input) x. */
 static bool type_keyed(struct typing *t, struct op *op)
 {
@@ -117,6 +140,8 @@ static bool type_keyed(struct typing *t, struct op *op)
     if (!complete(t, from))
         return false;
     /* What GROUP BY's key determines is part of our key, and may have no equality at all (json). */
+    if (op->kind == OP_GROUP && op->n_aggregates > 0 && !type_results(t, op))
+        return false;
     for (int i = 0; i < op->n_exprs; i++) {
         if (op->key_types[i].has_equality)
             continue;

@@ -72,6 +72,11 @@ void delta_put_window(struct text *out, const struct op *op, const char *from);
 void delta_put_limit(struct text *out, const struct op *op, const struct op *rows, const char *from,
                      const char *more);
 
+/* SELECT of the needed columns of op, each distinct row once, and the sum of its weights w, where
+ * it isn't 0. types: of op's columns. */
+void delta_put_summed(struct text *out, const struct op *op, const struct value_type *types,
+                      const char *from);
+
 /* The CTE o<op>: the rows that op's child had before the change, each as often as it was there, as
  * far as now (a relation) has those that it has. */
 const char *delta_put_old_rows(struct delta *d, const struct op *op, const char *now);

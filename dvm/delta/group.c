@@ -11,44 +11,52 @@
 
 #include "dvm/delta/delta.h"
 
+void delta_put_summed(struct text *out, const struct op *op, const struct value_type *types,
+                      const char *from)
+{
+    bool images = delta_rows_have_images(op);
+    struct text group;
+
+    text_init(&group);
+    text_put(out, "SELECT ");
+    for (int i = 0; i < op->n_columns; i++) {
+        char value[32];
+
+        if (!op->needed[i])
+            continue;
+        snprintf(value, sizeof(value), "u.c%d", i);
+        text_printf(out,
+                    types[i].has_equality ? "u.c%d, " : "(pg_catalog.array_agg(u.c%d))[1] AS c%d, ",
+                    i, i);
+        text_put(&group, group.len > 0 ? ", " : " GROUP BY ");
+        (images ? put_image_key : put_comparable)(&group, &types[i], value);
+    }
+    text_printf(out, "pg_catalog.sum(u.w)::bigint AS w FROM %s u%s HAVING pg_catalog.sum(u.w) <> 0",
+                from, group.len > 0 ? group.ptr : "");
+    text_free(&group);
+}
+
 const char *delta_put_old_rows(struct delta *d, const struct op *op, const char *now)
 {
     const struct op *child = op->left;
     const char *name = arena_printf(d->a, "o%d", op->id);
     const char *changes = delta_of(d, child);
-    bool images = delta_rows_have_images(child);
-    bool first = true;
-    struct text group;
+    struct text both;
 
-    text_init(&group);
+    text_init(&both);
+    text_put(&both, "(SELECT ");
+    put_needed(&both, child, "x", true);
+    text_printf(&both, "1 AS w FROM %s x UNION ALL SELECT ", now);
+    put_needed(&both, child, "x", true);
+    text_printf(&both, "-x.w FROM %s x)", changes);
     delta_cte_begin(d, name, false);
     text_put(&d->with, "SELECT ");
     put_needed(&d->with, child, "v", false);
-    text_put(&d->with, " FROM (SELECT ");
-    for (int i = 0; i < child->n_columns; i++) {
-        char value[32];
-
-        if (!child->needed[i])
-            continue;
-        snprintf(value, sizeof(value), "u.c%d", i);
-        text_printf(&d->with,
-                    op->input_types[i].has_equality ? "u.c%d, "
-                                                    : "(pg_catalog.array_agg(u.c%d))[1] AS c%d, ",
-                    i, i);
-        text_put(&group, first ? "" : ", ");
-        (images ? put_image_key : put_comparable)(&group, &op->input_types[i], value);
-        first = false;
-    }
-    text_put(&d->with, "pg_catalog.sum(u.w)::bigint AS w FROM (SELECT ");
-    put_needed(&d->with, child, "x", true);
-    text_printf(&d->with, "1 AS w FROM %s x UNION ALL SELECT ", now);
-    put_needed(&d->with, child, "x", true);
-    text_printf(&d->with, "-x.w FROM %s x) u", changes);
-    if (group.len > 0)
-        text_printf(&d->with, " GROUP BY %s", group.ptr);
+    text_put(&d->with, " FROM (");
+    delta_put_summed(&d->with, child, op->input_types, both.ptr);
     text_put(&d->with, ") v CROSS JOIN LATERAL pg_catalog.generate_series(1, v.w)");
     delta_cte_end(d);
-    text_free(&group);
+    text_free(&both);
     return name;
 }
 

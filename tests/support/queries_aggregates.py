@@ -21,6 +21,17 @@ CORPUS = {
     "variances": ("SELECT g, var_pop(v) AS vp, var_samp(v) AS vs, variance(w) AS vw, stddev(v) AS sd,"
                   " stddev_pop(w) AS sp, stddev_samp(w) AS ss FROM t1 GROUP BY g", {"t1"}),
     "global variance": ("SELECT variance(v) AS vv, stddev_pop(w) AS sw, count(*) AS n FROM t1", {"t1"}),
+    "extrema among sums": ("SELECT g, min(v) AS lo, max(w) AS hi, count(*) AS n, sum(v) AS s, max(d) - min(d) AS days"
+                           " FROM t1 GROUP BY g", {"t1"}),
+    "extrema over a join": ("SELECT name, min(t1.v) AS lo, max(h) AS hi, max(f) FILTER (WHERE t1.v > 1) AS big"
+                            " FROM t1 JOIN dim USING (g) GROUP BY name", {"t1", "dim"}),
+    "extrema over an aggregate": ("SELECT n, max(s) AS hi, min(g) AS lo FROM (SELECT g, count(*) AS n, sum(v) AS s"
+                                  " FROM t1 GROUP BY g) x GROUP BY n", {"t1"}),
+    "extrema of a union": ("SELECT max(v) AS hi, min(v) AS lo FROM (SELECT v FROM t1 UNION ALL SELECT v FROM t2) x",
+                           {"t1", "t2"}),
+    "spread": ("SELECT g, h, max(v) - min(v) AS spread FROM t1 GROUP BY g, h", {"t1"}),
+    "deviation and the rest": ("SELECT g, stddev(v) AS sd, avg(v) AS a, bool_or(v > 4) AS any_, max(v) AS hi FROM t1"
+                               " WHERE h IS NOT NULL GROUP BY g", {"t1"}),
     "regressions": ("SELECT g, regr_count(f, v) AS n, regr_sxx(f, v) AS sxx, covar_pop(f, v) AS c"
                     " FROM t1 WHERE v BETWEEN 0 AND 1 GROUP BY g", {"t1"}),
     "ranges": ("SELECT g, range_agg(int4range(v, v + 2)) AS r FROM t1 GROUP BY g", {"t1"}),
