@@ -104,6 +104,11 @@ static struct optree *differential_tree(struct compilation *c, struct refusal *r
         };
         return NULL;
     }
+    /* Everything would be compared anew each time. */
+    if (t->shows_time && c->d->mode == DVM_AUTO) {
+        *r = (struct refusal){ .kind = REFUSAL_TIME, .what = "a row that shows the current time" };
+        return NULL;
+    }
     if (q->dropped_order)
         warn(c, "ORDER BY in the definition has no effect on a stream table");
     return t;
@@ -311,6 +316,8 @@ static void put_explain(struct compilation *c)
             text_printf(&t, "Hidden column: %s %s\n", p->columns[i].name, p->columns[i].type);
     if (c->tree != NULL)
         optree_dump(c->tree, &t);
+    if (c->tree != NULL && c->tree->shows_time)
+        text_put(&t, "Time: rows show it, so each refresh evaluates all of them twice\n");
     for (int i = 0; i < c->plan->n_sources; i++) {
         const struct dvm_plan_source *s = &c->plan->sources[i];
 

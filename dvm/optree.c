@@ -96,16 +96,29 @@ struct expr *build_resolve(struct builder *b, const struct qexpr *q, const struc
         case HOLE_WINDOW:
             e->holes[i].column = s->windows[h->index];
             break;
+        case HOLE_ARG:
+            e->holes[i].column = s->args[h->index];
+            break;
         case HOLE_TIME:
             e->holes[i] = (struct expr_hole){ -1, h->name };
             break;
         }
     }
-    if (q->compare_op != NULL) {
-        e->compare_op = q->compare_op;
-        e->compare_value = build_resolve(b, q->compare_value, s, n_groups);
-        e->compare_time = build_resolve(b, q->compare_time, s, n_groups);
-        if (e->compare_value == NULL || e->compare_time == NULL)
+    e->n_terms = q->n_terms;
+    e->terms = arena_new_array(b->a, struct expr_term, (size_t)q->n_terms);
+    for (int i = 0; i < q->n_terms; i++) {
+        const struct qterm *from = &q->terms[i];
+        struct expr_term *t = &e->terms[i];
+
+        *t = (struct expr_term){
+            .kind = from->kind, .op = from->op, .coarse = from->coarse, .absolute = from->absolute
+        };
+        t->time = from->time == q ? e : build_resolve(b, from->time, s, n_groups);
+        if (t->time == NULL)
+            return NULL;
+        if (from->value != NULL && (t->value = build_resolve(b, from->value, s, n_groups)) == NULL)
+            return NULL;
+        if (from->shift != NULL && (t->shift = build_resolve(b, from->shift, s, n_groups)) == NULL)
             return NULL;
     }
     return e;
@@ -135,6 +148,20 @@ struct expr *build_column_expr(struct builder *b, int column)
     return e;
 }
 
+static void add_terms(struct builder *b, struct expr *e, const struct expr *part)
+{
+    int n = e->n_terms + part->n_terms;
+    struct expr_term *all = arena_new_array(b->a, struct expr_term, (size_t)n);
+
+    if (part->n_terms == 0)
+        return;
+    if (e->n_terms > 0)
+        memcpy(all, e->terms, sizeof(*all) * (size_t)e->n_terms);
+    memcpy(all + e->n_terms, part->terms, sizeof(*all) * (size_t)part->n_terms);
+    e->terms = all;
+    e->n_terms = n;
+}
+
 /* (a) AND (b) AND …, flat however many: PostgreSQL's parser bounds nesting. NULL for none. */
 struct expr *build_expr_all(struct builder *b, struct expr *const *parts, int n)
 {
@@ -154,6 +181,7 @@ struct expr *build_expr_all(struct builder *b, struct expr *const *parts, int n)
         const struct expr *part = parts[i];
 
         e->uses_time = e->uses_time || part->uses_time;
+        add_terms(b, e, part);
         if (part->n_holes > 0)
             memcpy(e->holes + before, part->holes, sizeof(*e->holes) * (size_t)part->n_holes);
         text_put(&t, i > 0 ? " AND (" : "(");
@@ -433,6 +461,14 @@ bool build_split_conjuncts(struct builder *b, const struct qexpr *q, const struc
     return true;
 }
 
+static bool within(const struct expr *e, int from, int to)
+{
+    for (int i = 0; i < e->n_holes; i++)
+        if (e->holes[i].column >= 0 && (e->holes[i].column < from || e->holes[i].column >= to))
+            return false;
+    return true;
+}
+
 /* l JOIN f(l.x) ON …, left or inner: the function sees what is to its left. */
 static struct op *build_function_join(struct builder *b, const struct from_item *item,
                                       const struct from_item *function, struct op *l,
@@ -507,8 +543,13 @@ static struct op *build_join(struct builder *b, const struct from_item *item, st
             if (s->columns[i].column == y->column + l->n_columns)
                 s->columns[i].merged_away = true;
     }
-    if (n_timed > 0 && item->join != JOIN_INNER)
-        return build_refuse(b, REFUSAL_TIME, "the current time in the ON of an outer join");
+    /* What ON says of the rows to be matched alone says which they are. */
+    for (int i = 0; item->join != JOIN_INNER && i < n_timed; i++) {
+        if (!within(timed[i], l->n_columns, l->n_columns + r->n_columns))
+            return build_refuse(b, REFUSAL_TIME, "the current time in the ON of an outer join");
+        r = build_filter(b, r, build_shifted(b, timed[i], -l->n_columns));
+    }
+    n_timed = item->join != JOIN_INNER ? 0 : n_timed;
     op = build_join_op(b, item->join == JOIN_INNER ? OP_JOIN : OP_LEFT_JOIN, l, r, on, n_on);
     for (int i = 0; i < n_timed; i++)
         op = build_filter(b, op, timed[i]);
@@ -537,14 +578,6 @@ struct op *build_from(struct builder *b, const struct from_item *item, struct sc
     return NULL;
 }
 
-static bool within(const struct expr *e, int from, int to)
-{
-    for (int i = 0; i < e->n_holes; i++)
-        if (e->holes[i].column >= 0 && (e->holes[i].column < from || e->holes[i].column >= to))
-            return false;
-    return true;
-}
-
 struct expr *build_shifted(struct builder *b, const struct expr *e, int by)
 {
     struct expr *s = arena_new(b->a, struct expr);
@@ -555,6 +588,12 @@ struct expr *build_shifted(struct builder *b, const struct expr *e, int by)
         s->holes[i] = e->holes[i];
         if (s->holes[i].column >= 0)
             s->holes[i].column += by;
+    }
+    s->terms = arena_new_array(b->a, struct expr_term, (size_t)e->n_terms);
+    for (int i = 0; i < e->n_terms; i++) {
+        s->terms[i] = e->terms[i];
+        if (e->terms[i].value != NULL)
+            s->terms[i].value = build_shifted(b, e->terms[i].value, by);
     }
     return s;
 }
@@ -709,12 +748,9 @@ static struct op *build_select(struct builder *b, const struct query *q)
         output_names[n] = "sort";
         outputs[n++] = build_resolve(b, q->sort[i].expr, names, q->n_groups);
     }
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++)
         if (outputs[i] == NULL)
             return NULL;
-        if (outputs[i]->uses_time)
-            return build_refuse(b, REFUSAL_TIME, "the current time outside WHERE and HAVING");
-    }
     op = build_project(b, op, outputs, output_names, n);
     if (op->expands && q->distinct == DISTINCT_ON)
         return build_refuse(b, REFUSAL_FUNCTION, "DISTINCT ON with a set-returning function");
@@ -913,6 +949,7 @@ struct optree *optree_build(struct arena *a, const struct catalog *cat, const st
     all = arena_new_array(a, bool, (size_t)t->root->n_columns);
     memset(all, true, (size_t)t->root->n_columns);
     need(t->root, all);
+    t->shows_time = build_shows_time(t->root);
     return t;
 }
 

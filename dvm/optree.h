@@ -28,9 +28,17 @@ struct expr {
     int n_holes;
     bool uses_time;
     bool returns_set;
-    const char *compare_op; /* see struct qexpr */
-    struct expr *compare_value;
-    struct expr *compare_time;
+    struct expr_term *terms; /* of one that uses the time */
+    int n_terms;
+};
+
+/* See struct qterm. */
+struct expr_term {
+    enum term_kind kind;
+    const char *op;
+    struct expr *value, *time, *shift;
+    bool coarse;
+    bool absolute;
 };
 
 /* A type, and what can be done with its values. */
@@ -165,6 +173,7 @@ struct optree {
     int n_sources;
     int *scans_of; /* per source: how often it is scanned */
     bool time_dependent;
+    bool shows_time;          /* rows change whenever time passes */
     struct value_type *types; /* of the root's columns */
 };
 

@@ -7,6 +7,28 @@ static bool must_be_computed(const struct expr *e)
     return e != NULL && (e->uses_time || e->returns_set);
 }
 
+/* Whether e differs at each refresh: not only from day to day, nor where a comparison flips. */
+static bool always_changes(const struct expr *e)
+{
+    for (int i = 0; i < e->n_terms; i++)
+        if (e->terms[i].kind == TERM_ALONE && !e->terms[i].coarse)
+            return true;
+    return false;
+}
+
+bool build_shows_time(const struct op *op)
+{
+    if (op == NULL)
+        return false;
+    for (int i = 0; op->kind == OP_PROJECT && i < op->n_columns; i++)
+        if (op->needed[i] && always_changes(op->exprs[i]))
+            return true;
+    for (int i = 0; op->kind == OP_FUNCTION && i < op->n_functions; i++)
+        if (always_changes(op->functions[i].call))
+            return true;
+    return build_shows_time(op->left) || build_shows_time(op->right);
+}
+
 struct op *build_computed(struct builder *b, struct op *child, struct expr ***places, int n)
 {
     int n_all = child->n_columns, n_more = 0;

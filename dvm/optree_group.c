@@ -206,8 +206,6 @@ struct op *build_distinct_on(struct builder *b, const struct query *q, struct op
         keys[i] = build_resolve(b, q->distinct_on[i], s, q->n_groups);
         if (keys[i] == NULL)
             return NULL;
-        if (keys[i]->uses_time)
-            return build_refuse(b, REFUSAL_TIME, "the current time outside WHERE and HAVING");
     }
     if (build_covers_key(child, keys, q->n_distinct_on))
         return child; /* one row a key already */
@@ -253,7 +251,7 @@ struct op *build_distinct_on(struct builder *b, const struct query *q, struct op
         if (op->sort[i] == NULL)
             return NULL;
         if (op->sort[i]->uses_time)
-            return build_refuse(b, REFUSAL_TIME, "the current time outside WHERE and HAVING");
+            return build_refuse(b, REFUSAL_TIME, "the current time in the ORDER BY of DISTINCT ON");
     }
     build_set_key(b, op, key, op->n_exprs);
     return op;

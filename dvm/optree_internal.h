@@ -17,6 +17,7 @@ struct scope {
     struct scope_column *columns;
     int n;
     const int *windows; /* where the query's window calls are */
+    const int *args;    /* where a window call's arguments are */
 };
 
 struct builder {
@@ -78,6 +79,8 @@ struct op *build_windows(struct builder *b, const struct query *q, struct op *ch
 /* child with those of the expressions as columns that only a projection can hold (they use the time
  * or return sets); they are replaced by these columns. Child's own columns stay in place. */
 struct op *build_computed(struct builder *b, struct op *child, struct expr ***places, int n);
+/* Whether rows of op or below differ at each refresh; what is needed must be known. */
+bool build_shows_time(const struct op *op);
 /* left with the columns of a function in FROM; its arguments are over the names of left. padded: as
  * LEFT JOIN LATERAL … ON conjuncts. Adds the item's names to s, behind left's columns. */
 struct op *build_function(struct builder *b, const struct from_item *item, struct op *left,

@@ -73,27 +73,30 @@ static enum window_ties choose_ties(struct builder *b, const struct op *op,
     return q->peers ? TIES_BEFORE : TIES_IN;
 }
 
+/* What a call is resolved to before its operator is built. */
+struct prepared {
+    struct expr **sort;
+    struct expr **args;
+};
+
 static bool fill_window(struct builder *b, const struct query *q, const struct qwindow *from,
-                        const struct scope *s, struct op *op, struct op_window *w)
+                        const struct prepared *p, struct scope *s, struct op *op,
+                        struct op_window *w)
 {
+    int *args = arena_new_array(b->a, int, (size_t)from->n_args);
+
+    for (int i = 0; i < from->n_args; i++)
+        args[i] = expr_plain_column(p->args[i]);
+    s->args = args;
     w->call = build_resolve(b, from->call, s, q->n_groups);
     if (w->call == NULL)
         return false;
     w->name = from->function != NULL ? from->function : "window function";
     w->n_sort = from->n_sort;
-    w->sort = arena_new_array(b->a, struct expr *, (size_t)from->n_sort);
+    w->sort = p->sort;
     w->sort_suffix = arena_new_array(b->a, const char *, (size_t)from->n_sort);
-    for (int i = 0; i < from->n_sort; i++) {
-        w->sort[i] = build_resolve(b, from->sort[i].expr, s, q->n_groups);
+    for (int i = 0; i < from->n_sort; i++)
         w->sort_suffix[i] = from->sort[i].suffix;
-        if (w->sort[i] == NULL)
-            return false;
-        if (w->sort[i]->uses_time)
-            return build_refuse(b, REFUSAL_TIME, "the current time outside WHERE and HAVING") !=
-                   NULL;
-    }
-    if (w->call->uses_time)
-        return build_refuse(b, REFUSAL_TIME, "the current time outside WHERE and HAVING") != NULL;
     w->frame = from->frame;
     w->ties = choose_ties(b, op, w, from);
     return true;
@@ -116,8 +119,6 @@ static struct op *with_partition(struct builder *b, const struct query *q, const
 
         if (e == NULL)
             return NULL;
-        if (e->uses_time)
-            return build_refuse(b, REFUSAL_TIME, "the current time outside WHERE and HAVING");
         keys[i] = expr_plain_column(e);
         if (keys[i] < 0) {
             keys[i] = n;
@@ -130,7 +131,8 @@ static struct op *with_partition(struct builder *b, const struct query *q, const
 
 /* The operator for the calls that share the PARTITION BY of q's first-th. */
 static struct op *build_partition(struct builder *b, const struct query *q, int first,
-                                  struct op *child, const struct scope *s, int *columns)
+                                  const struct prepared *prepared, struct op *child,
+                                  struct scope *s, int *columns)
 {
     const struct qwindow *by = q->windows[first];
     int *keys = arena_new_array(b->a, int, (size_t)by->n_partition);
@@ -159,7 +161,7 @@ static struct op *build_partition(struct builder *b, const struct query *q, int 
 
         if (!same_partition(q->windows[i], by))
             continue;
-        if (!fill_window(b, q, q->windows[i], s, op, w))
+        if (!fill_window(b, q, q->windows[i], &prepared[i], s, op, w))
             return NULL;
         columns[i] = child->n_columns + op->n_windows++;
         op->columns[columns[i]].name = w->name;
@@ -167,16 +169,50 @@ static struct op *build_partition(struct builder *b, const struct query *q, int 
     return op;
 }
 
+/* ORDER BY and arguments, over child; what uses the time becomes a column of the answer. */
+static struct op *prepare(struct builder *b, const struct query *q, struct op *child,
+                          const struct scope *s, struct prepared *prepared)
+{
+    struct expr ***places;
+    int n = 0;
+
+    for (int i = 0; i < q->n_windows; i++)
+        n += q->windows[i]->n_sort + q->windows[i]->n_args;
+    places = arena_new_array(b->a, struct expr **, (size_t)n);
+    n = 0;
+    for (int i = 0; i < q->n_windows; i++) {
+        const struct qwindow *w = q->windows[i];
+
+        prepared[i].sort = arena_new_array(b->a, struct expr *, (size_t)w->n_sort);
+        prepared[i].args = arena_new_array(b->a, struct expr *, (size_t)w->n_args);
+        for (int k = 0; k < w->n_sort; k++) {
+            prepared[i].sort[k] = build_resolve(b, w->sort[k].expr, s, q->n_groups);
+            places[n++] = &prepared[i].sort[k];
+            if (prepared[i].sort[k] == NULL)
+                return NULL;
+        }
+        for (int k = 0; k < w->n_args; k++) {
+            prepared[i].args[k] = build_resolve(b, w->args[k], s, q->n_groups);
+            places[n++] = &prepared[i].args[k];
+            if (prepared[i].args[k] == NULL)
+                return NULL;
+        }
+    }
+    return build_computed(b, child, places, n);
+}
+
 struct op *build_windows(struct builder *b, const struct query *q, struct op *child,
                          struct scope *s)
 {
     int *columns = arena_new_array(b->a, int, (size_t)q->n_windows);
+    struct prepared *prepared = arena_new_array(b->a, struct prepared, (size_t)q->n_windows);
 
+    child = prepare(b, q, child, s, prepared);
     for (int i = 0; i < q->n_windows; i++)
         columns[i] = -1;
     for (int i = 0; child != NULL && i < q->n_windows; i++)
         if (columns[i] < 0)
-            child = build_partition(b, q, i, child, s, columns);
+            child = build_partition(b, q, i, prepared, child, s, columns);
     s->windows = columns;
     return child;
 }

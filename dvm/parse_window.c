@@ -181,8 +181,34 @@ static bool add_frame(struct parser *p, struct query *q, struct qwindow *out,
     return ok;
 }
 
+struct call_punch {
+    struct punch *inner;
+    struct qwindow *window;
+};
+
+/* An argument that uses the time is evaluated before the window. */
+static bool punch_argument(void *arg, Node *node)
+{
+    struct call_punch *c = arg;
+    struct parser *p = c->inner->p;
+    struct qwindow *w = c->window;
+    struct qexpr **more;
+
+    if (!parse_has_time(node))
+        return parse_punch_node(c->inner, node);
+    more = arena_new_array(p->a, struct qexpr *, (size_t)w->n_args + 1);
+    if (w->n_args > 0)
+        memcpy(more, w->args, sizeof(*more) * (size_t)w->n_args);
+    more[w->n_args] = parse_expr(p, c->inner->query, node, c->inner->grouped);
+    if (more[w->n_args] == NULL)
+        return false;
+    w->args = more;
+    parse_punch_hole(c->inner, node, (struct hole){ .kind = HOLE_ARG, .index = w->n_args++ });
+    return true;
+}
+
 /* The call without OVER, its arguments punched. */
-static struct qexpr *to_call(struct punch *c, const Node *node)
+static struct qexpr *to_call(struct punch *c, const Node *node, struct qwindow *w)
 {
     struct parser *p = c->p;
     struct punch inner = { .p = p, .query = c->query, .grouped = c->grouped };
@@ -198,7 +224,8 @@ static struct qexpr *to_call(struct punch *c, const Node *node)
     inner.out->key = parse_deparse(p, bare);
     if (inner.out->key == NULL || !parse_is_faithful(p, bare, inner.out->key))
         return parse_refuse(p, REFUSAL_WINDOW, "this window function", NULL);
-    if (!parse_punch_children(&inner, bare))
+    if (!parse_each_child((ProtobufCMessage *)bare->func_call, punch_argument,
+                          &(struct call_punch){ &inner, w }))
         return NULL;
     inner.out->text = parse_deparse(p, bare);
     if (inner.out->text == NULL || !parse_is_faithful(p, bare, inner.out->text))
@@ -248,7 +275,7 @@ bool parse_window(struct punch *c, Node *node)
         }
     }
     w->function = f->n_funcname == 1 ? parse_node_string(f->funcname[0]) : NULL;
-    w->call = to_call(c, node);
+    w->call = to_call(c, node, w);
     if (w->call == NULL || !add_order(c, w, f->over) || !add_frame(p, q, w, f->over))
         return false;
     more = arena_new_array(p->a, struct qwindow *, (size_t)q->n_windows + 1);

@@ -23,7 +23,7 @@ static const struct op *find_group(const struct op *root, bool *filtered)
 
     *filtered = false;
     while (op->kind == OP_PROJECT || op->kind == OP_FILTER) {
-        if (op->expands || (op->kind == OP_FILTER && op->predicate->uses_time))
+        if (op->expands || delta_uses_time(op))
             return NULL;
         *filtered = *filtered || op->kind == OP_FILTER;
         op = op->left;

@@ -15,6 +15,7 @@ enum hole_kind {
     HOLE_AGG,    /* the n-th aggregate of the query */
     HOLE_TIME,   /* the refresh's timestamptz */
     HOLE_WINDOW, /* the n-th window call of the query */
+    HOLE_ARG,    /* the n-th argument of a window call that is evaluated before it */
 };
 
 struct hole {
@@ -22,7 +23,7 @@ struct hole {
     const char *schema; /* of the qualifier; NULL when not written */
     const char *qualifier;
     const char *name;
-    int index; /* HOLE_GROUP, HOLE_AGG, HOLE_WINDOW */
+    int index; /* HOLE_GROUP, HOLE_AGG, HOLE_WINDOW, HOLE_ARG */
 };
 
 struct qexpr {
@@ -34,11 +35,25 @@ struct qexpr {
     const char *key;          /* text with the holes' names in it: equal keys, equal expressions */
     struct qexpr **conjuncts; /* WHERE a AND b: its parts; n_conjuncts 0 when not an AND */
     int n_conjuncts;
-    /* `left op right` with time on exactly one side: for index ranges; else NULL. op has time on
-     * the right. */
-    const char *compare_op;
-    struct qexpr *compare_value;
-    struct qexpr *compare_time;
+    struct qterm *terms; /* of an expression that uses the time: see parse_time.c */
+    int n_terms;
+};
+
+enum term_kind {
+    TERM_ALONE,    /* just the term */
+    TERM_COMPARED, /* value op term */
+    TERM_DAYS,     /* term - value compared with the shift, a number of days; term is a date */
+    TERM_INTERVAL, /* term - value compared with the shift, an interval */
+    TERM_SECONDS,  /* the same in seconds */
+};
+
+/* A part of an expression that changes when time passes, and for which values of a row. */
+struct qterm {
+    enum term_kind kind;
+    const char *op; /* TERM_COMPARED */
+    struct qexpr *value, *time, *shift;
+    bool coarse;   /* stays the same for hours */
+    bool absolute; /* does not depend on the time zone */
 };
 
 struct qsort {
@@ -102,6 +117,8 @@ struct qtarget {
 struct qwindow {
     struct qexpr *call;   /* without OVER */
     const char *function; /* bare name of a function of pg_catalog; else NULL */
+    struct qexpr **args;  /* those that use the time: HOLE_ARG of the call */
+    int n_args;
     struct qexpr **partition;
     int n_partition;
     struct qsort *sort;

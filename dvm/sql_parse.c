@@ -261,37 +261,6 @@ static bool punch_column(struct punch *c, Node *node)
     return true;
 }
 
-/* now() and its kin; NULL when it is none. The answer is the type to cast the refresh's time to. */
-static const char *parse_time_function(const PgQuery__FuncCall *f)
-{
-    const char *name = parse_node_string(f->funcname[f->n_funcname - 1]);
-
-    if (name == NULL || f->n_funcname != 1 || f->n_args != 0)
-        return NULL;
-    if (strcmp(name, "now") == 0 || strcmp(name, "transaction_timestamp") == 0 ||
-        strcmp(name, "statement_timestamp") == 0)
-        return "timestamptz";
-    return NULL;
-}
-
-static const char *time_value(const PgQuery__SQLValueFunction *f)
-{
-    switch ((int)f->op) {
-    case PG_QUERY__SQLVALUE_FUNCTION_OP__SVFOP_CURRENT_DATE:
-        return "date";
-    case PG_QUERY__SQLVALUE_FUNCTION_OP__SVFOP_CURRENT_TIME:
-        return "timetz";
-    case PG_QUERY__SQLVALUE_FUNCTION_OP__SVFOP_CURRENT_TIMESTAMP:
-        return "timestamptz";
-    case PG_QUERY__SQLVALUE_FUNCTION_OP__SVFOP_LOCALTIME:
-        return "time";
-    case PG_QUERY__SQLVALUE_FUNCTION_OP__SVFOP_LOCALTIMESTAMP:
-        return "timestamp";
-    default:
-        return NULL;
-    }
-}
-
 /* CASE x WHEN, NULLIF, IS DISTINCT FROM and USING don't say whose = they mean: canonical text read
  * with another search path would take another. */
 static bool equality_is_certain(const struct catalog *cat)
@@ -368,7 +337,7 @@ static bool reads_clock(const PgQuery__TypeCast *cast)
         if (strcmp(name, clocks[i]) != 0)
             continue;
         has_column(&columns, cast->arg);
-        return !columns;
+        return !columns && !parse_is_moment(cast->arg);
     }
     return false;
 }
@@ -439,10 +408,10 @@ bool parse_punch_node(void *arg, Node *node)
             return punch_time(c, node, parse_time_function(node->func_call));
         return parse_punch_children(c, node);
     case PG_QUERY__NODE__NODE_SQLVALUE_FUNCTION:
-        if (time_value(node->sqlvalue_function) == NULL)
+        if (parse_time_value(node->sqlvalue_function) == NULL)
             return parse_refuse(c->p, REFUSAL_FUNCTION, "an expression that depends on the session",
                                 NULL) != NULL;
-        return punch_time(c, node, time_value(node->sqlvalue_function));
+        return punch_time(c, node, parse_time_value(node->sqlvalue_function));
     case PG_QUERY__NODE__NODE_SUB_LINK:
         return parse_refuse(c->p, REFUSAL_SUBLINK, "subqueries in expressions", NULL) != NULL;
     case PG_QUERY__NODE__NODE_GROUPING_FUNC:
@@ -473,49 +442,15 @@ bool parse_punch_node(void *arg, Node *node)
     }
 }
 
-static const char *flipped(const char *op)
-{
-    if (strcmp(op, "<") == 0)
-        return ">";
-    if (strcmp(op, "<=") == 0)
-        return ">=";
-    if (strcmp(op, ">") == 0)
-        return "<";
-    if (strcmp(op, ">=") == 0)
-        return "<=";
-    return NULL;
-}
-
-/* col >= CURRENT_DATE and its like: remembered in parts, for an index range over what flips. */
-static void note_comparison(struct parser *p, struct query *q, Node *node, bool grouped,
-                            struct qexpr *out)
-{
-    PgQuery__AExpr *e = node->a_expr;
-    const char *op;
-    struct qexpr *left, *right;
-
-    if (node->node_case != PG_QUERY__NODE__NODE_A_EXPR || !out->uses_time ||
-        e->kind != PG_QUERY__A__EXPR__KIND__AEXPR_OP || e->n_name != 1 || e->lexpr == NULL ||
-        e->rexpr == NULL)
-        return;
-    op = parse_node_string(e->name[0]);
-    if (op == NULL || flipped(op) == NULL)
-        return;
-    left = parse_expr(p, q, e->lexpr, grouped);
-    right = parse_expr(p, q, e->rexpr, grouped);
-    if (left == NULL || right == NULL || left->uses_time == right->uses_time)
-        return;
-    out->compare_op = left->uses_time ? flipped(op) : op;
-    out->compare_value = left->uses_time ? right : left;
-    out->compare_time = left->uses_time ? left : right;
-}
-
 /* The expression as text with holes; NULL when refused. node is left as it was. */
 struct qexpr *parse_expr(struct parser *p, struct query *q, Node *node, bool grouped)
 {
-    Node *copy = parse_node_copy(p, node);
+    Node *dated = parse_node_copy(p, node);
+    Node *copy;
     struct punch c = { .p = p, .query = q, .grouped = grouped };
 
+    parse_write_age(p, dated);
+    copy = parse_node_copy(p, dated);
     c.out = arena_new(p->a, struct qexpr);
     c.out->key = parse_deparse(p, copy);
     if (c.out->key == NULL || !parse_is_faithful(p, copy, c.out->key))
@@ -536,8 +471,8 @@ struct qexpr *parse_expr(struct parser *p, struct query *q, Node *node, bool gro
             if (c.out->conjuncts[i] == NULL)
                 return NULL;
         }
-    } else {
-        note_comparison(p, q, node, grouped, c.out);
+    } else if (!parse_note_terms(p, q, dated, grouped, c.out)) {
+        return NULL;
     }
     return c.out;
 }

@@ -68,6 +68,18 @@ bool parse_is_set_returning(const struct parser *p, const PgQuery__FuncCall *f);
 struct from_item *parse_range_function(struct parser *p, struct query *q,
                                        PgQuery__RangeFunction *r);
 
+/* The type that now() and its kin have, without arguments; NULL when it is none of these. */
+const char *parse_time_function(const PgQuery__FuncCall *f);
+const char *parse_time_value(const PgQuery__SQLValueFunction *f);
+/* age(x) becomes age(CURRENT_DATE, x), which it is. */
+void parse_write_age(struct parser *p, Node *n);
+/* A date or timestamp made of the current time and constants; never NULL. */
+bool parse_is_moment(const Node *n);
+bool parse_has_time(Node *n);
+/* Fills out->terms of node's expression, when it uses the time. */
+bool parse_note_terms(struct parser *p, struct query *q, Node *node, bool grouped,
+                      struct qexpr *out);
+
 /* Writes the SELECT's named windows out at their calls. */
 bool parse_name_windows(struct parser *p, PgQuery__SelectStmt *s);
 /* A call with OVER: node becomes its hole. */

@@ -17,6 +17,7 @@ static bool stable_is_pinned(const char *name)
     static const char *const known[] = {
         "now",
         "transaction_timestamp",
+        "age", /* see parse_write_age */
         "statement_timestamp",
         /* depend on TimeZone, DateStyle, IntervalStyle, lc_* */
         "date_trunc",

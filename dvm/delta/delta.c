@@ -36,7 +36,7 @@ static bool may_have_changed(const struct delta *d, const struct op *op)
         return false;
     if (op->kind == OP_SCAN)
         return (d->changed >> op->source & 1) != 0;
-    if (op->kind == OP_FILTER && op->predicate->uses_time)
+    if (delta_uses_time(op))
         return true;
     return may_have_changed(d, op->left) || may_have_changed(d, op->right);
 }

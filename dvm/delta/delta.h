@@ -121,6 +121,18 @@ void put_image_key(struct text *out, const struct value_type *t, const char *val
 /* How the frontier is compared: the condition for a new buffer row; prefix is "b." or "". */
 void put_frontier(struct text *out, const char *prefix);
 
+/* ---- time ---------------------------------------------------------------------------------- */
+
+/* Whether op itself evaluates something that uses the time. */
+bool delta_uses_time(const struct op *op);
+/* Whether e may be another than at the last refresh, over alias: a condition, never NULL where it
+ * matters. */
+void put_time_changes(struct text *out, const struct expr *e, const char *alias);
+/* " UNION ALL SELECT …": what the passing of time flips in a filter. */
+void delta_put_filter_flips(struct delta *d, const struct op *op, struct text *out);
+/* The delta of a projection that uses the time. */
+void delta_put_timed_project(struct delta *d, const struct op *op, struct text *out);
+
 /* ---- rules, one an operator ---------------------------------------------------------------- */
 
 typedef void delta_rule(struct delta *d, const struct op *op, struct text *out);

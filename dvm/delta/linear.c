@@ -87,61 +87,6 @@ void delta_scan(struct delta *d, const struct op *op, struct text *out)
     text_free(&from);
 }
 
-/* f(old time) to f(new time), half open on the side where the operator is: the rows whose
- * comparison flips lie between the two. */
-static void put_flip_range(struct text *out, const struct expr *e)
-{
-    bool low_open = e->compare_op[0] == '>' ? e->compare_op[1] == '\0' : e->compare_op[1] == '=';
-    struct text before, after;
-
-    text_init(&before);
-    text_init(&after);
-    put_expr(&before, e->compare_time, "x", "x", 1 << 30, "$5");
-    put_expr(&after, e->compare_time, "x", "x", 1 << 30, "pg_catalog.now()");
-    text_put(out, " AND (");
-    put_expr_over(out, e->compare_value, "x");
-    text_printf(out, ") %s LEAST(%s, %s) AND (", low_open ? ">" : ">=", before.ptr, after.ptr);
-    put_expr_over(out, e->compare_value, "x");
-    text_printf(out, ") %s GREATEST(%s, %s)", low_open ? "<=" : "<", before.ptr, after.ptr);
-    /* Nothing between them: a one-time filter, the scan is skipped. */
-    text_printf(out, " AND (%s) <> (%s)", before.ptr, after.ptr);
-    text_free(&before);
-    text_free(&after);
-}
-
-static bool time_side_is_constant(const struct expr *e)
-{
-    for (int i = 0; i < e->n_holes; i++)
-        if (e->holes[i].column >= 0)
-            return false;
-    return true;
-}
-
-/* x >= T flips for T_old <= x < T_new (or the other way round):
- *   (p(T_new) - p(T_old)) over R_old = R_new - dR.
- * Example: order_date >= CURRENT_DATE at midnight: yesterday's rows come with weight -1. */
-static void put_flips(const struct op *op, const char *rows, const char *weight, struct text *out)
-{
-    const struct expr *p = op->predicate;
-
-    text_put(out, " UNION ALL SELECT ");
-    put_needed(out, op, "x", true);
-    text_printf(out, "%s((", weight);
-    put_expr_over(out, p, "x");
-    text_put(out, ") IS TRUE)::integer - ");
-    text_printf(out, "%s((", weight);
-    put_expr(out, p, "x", "x", 1 << 30, "$5");
-    text_printf(out, ") IS TRUE)::integer AS w FROM %s x WHERE ((", rows);
-    put_expr_over(out, p, "x");
-    text_put(out, ") IS TRUE) <> ((");
-    put_expr(out, p, "x", "x", 1 << 30, "$5");
-    text_put(out, ") IS TRUE)");
-    if (p->compare_op != NULL && time_side_is_constant(p->compare_time))
-        put_flip_range(out, p);
-    else
-        text_put(out, " AND $5 <> pg_catalog.now()");
-}
-
 void delta_filter(struct delta *d, const struct op *op, struct text *out)
 {
     const char *child = delta_of(d, op->left);
@@ -158,24 +103,18 @@ void delta_filter(struct delta *d, const struct op *op, struct text *out)
         delta_put_new(out, op->left, NULL, NULL);
         text_put(out, ") x WHERE false");
     }
-    if (op->predicate->uses_time) {
-        struct text rows;
-
-        text_init(&rows);
-        text_put(&rows, "(");
-        delta_put_new(&rows, op->left, NULL, NULL);
-        text_put(&rows, ")");
-        put_flips(op, rows.ptr, "", out);
-        if (child != NULL)
-            put_flips(op, child, "-x.w * ", out);
-        text_free(&rows);
-    }
+    if (op->predicate->uses_time)
+        delta_put_filter_flips(d, op, out);
 }
 
 void delta_project(struct delta *d, const struct op *op, struct text *out)
 {
     const char *child = delta_of(d, op->left);
 
+    if (delta_uses_time(op)) {
+        delta_put_timed_project(d, op, out);
+        return;
+    }
     text_put(out, "SELECT ");
     for (int i = 0; i < op->n_columns; i++) {
         if (!op->needed[i])
