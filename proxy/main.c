@@ -216,6 +216,7 @@ int main(int argc, char **argv)
     views = view_service_new(config, userlist, log);
     p = proxy_new(config, userlist, log, views, io_ops_real(), ios, n_workers, io_monotonic_us(),
                   io_wall_us());
+    io_bind(io, p);
     p->quiet = o.quiet || o.daemon;
     p->verbose = o.verbose;
     config = NULL; /* the proxy's now, as the next */
@@ -242,7 +243,7 @@ int main(int argc, char **argv)
     tell_ready(systemd, listeners, log);
     if (ready >= 0)
         leave_terminal(ready);
-    io_run(io, p);
+    io_run(io);
     log_line(log, LEVEL_LOG, "process exiting");
     status = 0;
 out:

@@ -1139,7 +1139,15 @@ static void run_loop(void *arg)
         turn(io);
 }
 
-void io_run(struct io *io, struct proxy *p)
+void io_bind(struct io *io, struct proxy *p)
+{
+    for (int i = 0; i < io->n_all; i++) {
+        io->all[i]->proxy = p;
+        io->all[i]->worker = p->workers[i];
+    }
+}
+
+void io_run(struct io *io)
 {
     static const struct listener_ops listener_ops = {
         .accepted = accepted,
@@ -1147,11 +1155,8 @@ void io_run(struct io *io, struct proxy *p)
         .leave = accept_leave,
     };
     sigset_t signals = our_signals();
+    struct proxy *p = io->proxy;
 
-    for (int i = 0; i < io->n_all; i++) {
-        io->all[i]->proxy = p;
-        io->all[i]->worker = p->workers[i];
-    }
     signal(SIGPIPE, SIG_IGN);
     io->signal_watch.fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
     if (io->signal_watch.fd < 0 || !poller_want(io->poller, &io->signal_watch, WATCH_READ)) {

@@ -33,8 +33,12 @@ int64_t io_wall_us(void);
  * io_run begins to listen. */
 void io_attach(struct io *io, struct listeners *listeners, struct systemd *systemd);
 
+/* The proxy that was made with these loops: before anything makes connections, which taking over
+ * from another process does. */
+void io_bind(struct io *io, struct proxy *p);
+
 /* Runs all loops, this one on the caller's thread, until io_ops.stop. */
-void io_run(struct io *io, struct proxy *p);
+void io_run(struct io *io);
 
 /* Waits until no job runs; connections that jobs hold are ended so that they return. */
 void io_finish_jobs(struct io *io);

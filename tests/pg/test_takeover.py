@@ -1,6 +1,8 @@
 """pgtrickle -R: a new process takes over, and who is connected does not notice."""
 
 import contextlib
+import socket
+import struct
 import subprocess
 import threading
 
@@ -114,6 +116,30 @@ def test_who_waits_is_served_by_the_new_process(world):
             console.execute("RESUME")
         if pg.one(waiter, "SELECT 4") != 4:
             raise pg.Failure("nothing after RESUME")
+
+
+@only(15)
+def test_who_waits_for_a_new_connection_gets_one(world):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(20)
+        d = pg.Daemon(world.cluster, databases={"db": f"host=127.0.0.1 port={silent.getsockname()[1]}"})
+        d.settings["unix_socket_dir"] = f"@pgtrickle-{d.port}"
+        d.write_ini()
+        d.start()
+        try:
+            with socket.create_connection(("127.0.0.1", d.port)) as client:
+                body = struct.pack("!i", 196608) + b"user\0postgres\0database\0db\0\0"
+                client.sendall(struct.pack("!i", len(body) + 4) + body)
+                first = silent.accept()[0]
+                reboot(d)
+                silent.accept()[0].close()  # the new process begins anew
+                if not d.is_running():
+                    raise pg.Failure("it ended:\n" + d.log()[-3000:])
+                first.close()
+            d.kill()
+        except BaseException:
+            d.kill()
+            raise
 
 
 @only(15)
