@@ -936,6 +936,7 @@ void client_on_replication_ready(struct client *c)
 
 void client_forward(struct client *c, struct str bytes)
 {
+    c->discards = false;
     conn_send(&c->server->conn, bytes.ptr, bytes.len);
 }
 
@@ -1020,7 +1021,6 @@ static bool too_large(struct client *c, bool in_pipeline)
                KEPT_MAX);
     if (in_pipeline) {
         client_fail_in_place(c, &e);
-        c->discards = true; /* what is still to come of it */
     } else {
         client_fail(c, "54000", "statement is too large");
     }
@@ -1156,7 +1156,6 @@ static bool on_query(struct client *c, const struct wire_piece *f)
     case SESSION_REFUSED:
         client_refuse_query(c, &e);
         err_clear(&e);
-        c->discards = !f->ends;
         return true;
     case SESSION_GO_ON:
         break;
@@ -1442,6 +1441,7 @@ static bool forward_renamed(struct client *c, const struct wire_piece *f,
         batch_begin(c->server, o);
     if (!wire_rename_statement(&c->server->conn.out, f, str_from(cs->statement->name)))
         client_forward(c, f->bytes);
+    c->discards = false;
     conn_flush(&c->server->conn);
     return true;
 }
@@ -1542,6 +1542,10 @@ static bool on_execute(struct client *c, const struct wire_piece *f)
 
 static bool on_sync(struct client *c, const struct wire_piece *f)
 {
+    /* The server ignores it, unless the COPY has failed meanwhile: what it answers then is nothing
+     * that anybody waits for. */
+    if (c->server->copy_in)
+        return true;
     c->skips = false;
     c->synced_serial = c->next_serial;
     clear_lend_portals(c);
@@ -1549,8 +1553,7 @@ static bool on_sync(struct client *c, const struct wire_piece *f)
         lending_end_block(c);
         return true;
     }
-    if (!c->server->copy_in)
-        client_owe(c, ENDS_SYNC);
+    client_owe(c, ENDS_SYNC);
     client_forward(c, f->bytes);
     return true;
 }
@@ -1558,10 +1561,8 @@ static bool on_sync(struct client *c, const struct wire_piece *f)
 /* The first piece of a message, or all of it. False: it stays in front, the client waits. */
 static bool on_request(struct client *c, const struct wire_piece *f)
 {
-    if (c->skips && f->tag != FE_SYNC) {
-        c->discards = !f->ends;
+    if (c->skips && f->tag != FE_SYNC)
         return true;
-    }
     switch ((enum wire_frontend_tag)f->tag) {
     case FE_QUERY:
         return on_query(c, f);
@@ -1582,7 +1583,7 @@ static bool on_request(struct client *c, const struct wire_piece *f)
         return true;
     case FE_COPY_DONE:
     case FE_COPY_FAIL:
-        c->server->copy_in = false;
+        server_note_copy_end(c->server);
         client_forward(c, f->bytes);
         return true;
     case FE_COPY_DATA:
@@ -1605,7 +1606,6 @@ static bool on_idle_request(struct client *c, const struct wire_piece *f)
     case FE_COPY_DONE:
     case FE_COPY_FAIL:
         /* What follows a COPY that failed. */
-        c->discards = !f->ends;
         return true;
     case FE_FLUSH:
         return true;
@@ -1625,10 +1625,8 @@ static bool on_idle_request(struct client *c, const struct wire_piece *f)
     case FE_TERMINATE:
         break;
     }
-    if (c->skips) {
-        c->discards = !f->ends;
+    if (c->skips)
         return true;
-    }
     if (c->canceled) {
         struct err e = { 0 };
         err_set(&e, ERR_SERVER, "57014", "canceling statement due to user request");
@@ -1641,7 +1639,6 @@ static bool on_idle_request(struct client *c, const struct wire_piece *f)
             c->skips = true;
         }
         err_clear(&e);
-        c->discards = !f->ends;
         return true;
     }
     return false;
@@ -1704,6 +1701,8 @@ static void keep_batch(struct client *c, const struct wire_piece *f)
         batch_forget(c->server);
 }
 
+static bool let_go(struct client *c);
+
 static size_t take_requests(struct client *c, struct str bytes)
 {
     size_t used = 0;
@@ -1741,11 +1740,15 @@ static size_t take_requests(struct client *c, struct str bytes)
             client_close(c, "client close request");
             return used + f.bytes.len;
         }
+        /* Of a message whose beginning is not forwarded nothing is: its end could be made to look
+         * like messages. */
+        if (f.starts)
+            c->discards = true;
         if (!f.starts) {
             if (!c->discards)
                 client_forward(c, f.bytes);
-            else if (f.ends)
-                c->discards = false;
+            else if (f.ends && c->state == CLIENT_ACTIVE)
+                let_go(c); /* it was refused, and that was answered before it ended */
         } else if (c->state == CLIENT_IDLE && on_idle_request(c, &f)) {
             /* done */
         } else {

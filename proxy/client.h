@@ -107,7 +107,7 @@ struct client {
     bool counted; /* in proxy.n_clients */
     bool wait_notified;
     bool has_deadlines;     /* some timeout for ACTIVE or IDLE is configured */
-    bool discards;          /* the message that is streamed is dropped */
+    bool discards;          /* the rest of a message whose beginning was not forwarded */
     bool skips;             /* the pipeline failed: messages up to Sync are dropped */
     bool waits_for_answers; /* what was sent decides what names mean in the message in front */
     bool unnamed_here;      /* the unnamed statement on the linked server is this client's, */

@@ -145,8 +145,10 @@ static void done(struct job *j)
     if (ends_block)
         c->lend_block = c->lend_block_failed = false;
     free_lending(l);
-    if (ends_block || kind != LEND_EXECUTE)
+    if (ends_block || kind != LEND_EXECUTE) {
+        s->in_pipeline = false; /* it has sent the ReadyForQuery */
         client_on_batch_done(c);
+    }
     if (c->state != CLIENT_CLOSED) {
         conn_wake(&c->conn);
         if (c->server != NULL)

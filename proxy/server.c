@@ -109,6 +109,32 @@ struct reply_owed *server_owe(struct server *s, enum reply_ends ends, enum reply
     return o;
 }
 
+void server_note_copy_end(struct server *s)
+{
+    if (!s->copy_in && s->owed.count > 0)
+        server_owed_at(s, s->owed.count - 1)->copy_ends++;
+    s->copy_in = false;
+}
+
+/* CopyInResponse. Until the data ends the server ignores Sync: those that were sent behind the
+ * command and in front of the end of the data, if that was sent already, are not answered. */
+static void on_copy_in(struct server *s)
+{
+    unsigned ignored = 0;
+
+    if (s->owed.count == 0)
+        return;
+    while (server_owed_at(s, ignored)->copy_ends == 0 && ignored + 1 < s->owed.count &&
+           server_owed_at(s, ignored + 1)->ends == ENDS_SYNC)
+        ignored++;
+    unsigned ends = server_owed_at(s, ignored)->copy_ends;
+    for (unsigned i = 1; i + ignored < s->owed.count; i++)
+        *server_owed_at(s, i) = *server_owed_at(s, i + ignored);
+    s->owed.count -= ignored;
+    server_owed_at(s, 0)->copy_ends = ends > 0 ? ends - 1 : 0;
+    s->copy_in = ends == 0;
+}
+
 void server_note_change(struct server *s, struct reply_owed *o)
 {
     o->is_change = true;
@@ -218,7 +244,7 @@ bool server_is_quiet(const struct server *s)
 bool server_is_clean(const struct server *s)
 {
     return s->owed.count == 0 && s->tx_status == STATUS_IDLE && !s->copy_in && !s->marked &&
-           s->reader.body_left == 0;
+           s->reader.body_left == 0 && !s->in_pipeline;
 }
 
 /* ---- life ------------------------------------------------------------------------------- */
@@ -1160,7 +1186,7 @@ static bool on_piece(struct server *s, const struct wire_piece *f, struct run *r
             on_ready(s, f, r);
             return s->state != SERVER_CLOSED && !s->lent;
         case BE_COPY_IN_RESPONSE:
-            s->copy_in = true;
+            on_copy_in(s);
             break;
         default:
             break;
@@ -1201,14 +1227,6 @@ static bool on_piece(struct server *s, const struct wire_piece *f, struct run *r
     case BE_PORTAL_SUSPENDED:
         ends = ENDS_EXECUTE;
         break;
-    case BE_COPY_IN_RESPONSE:
-        /* In COPY FROM STDIN the server ignores a Sync that the client sent with the Execute. */
-        if (o != NULL && o->ends == ENDS_EXECUTE)
-            while (s->owed.count > 1 &&
-                   s->owed.ring[(s->owed.head + s->owed.count - 1) & (s->owed.cap - 1)].ends ==
-                       ENDS_SYNC)
-                s->owed.count--;
-        return true;
     default:
         return true;
     }
@@ -1597,6 +1615,7 @@ void server_unlink(struct server *s, bool client_is_gone)
         for (unsigned i = 0; i < s->owed.count; i++)
             running = running || !is_own(server_owed_at(s, i));
         uint8_t last = s->owed.count > 0 ? server_owed_at(s, s->owed.count - 1)->ends : ENDS_SYNC;
+        bool open = s->owed.count > 0 ? last != ENDS_SYNC && last != ENDS_QUERY : s->in_pipeline;
         if (!can_drain(s, c)) {
             if (running)
                 cancel_own_query(s);
@@ -1606,7 +1625,12 @@ void server_unlink(struct server *s, bool client_is_gone)
             return;
         }
         start_draining(s, left == SESSION_LEFT_STATE || (s->owed.count > 0 && !running));
-        if (skips || (last != ENDS_SYNC && last != ENDS_QUERY)) {
+        if (open && !skips) {
+            /* What was executed is not to be committed by our Sync. */
+            wire_encode_describe(&s->conn.out, TARGET_STATEMENT, STR("PGTRICKLE_none"));
+            server_owe(s, ENDS_DESCRIBE, REPLY_SWALLOWED);
+        }
+        if (skips || open) {
             wire_put_empty(&s->conn.out, FE_SYNC);
             conn_flush(&s->conn);
             server_owe(s, ENDS_SYNC, REPLY_SWALLOWED);

@@ -81,6 +81,7 @@ struct reply_owed {
     struct sql_outcome *outcome; /* Query, Execute: what its completions change; or NULL */
     char *error;                 /* REPLY_SUBSTITUTED: an ErrorResponse frame, malloc */
     size_t error_len;
+    unsigned copy_ends; /* CopyDone and CopyFail that were sent behind it before it was answered */
 };
 
 struct reply_queue {
@@ -138,7 +139,7 @@ struct server {
     /* IN_USE */
     struct reply_queue owed;
     struct wire_reader reader;
-    bool copy_in; /* the server waits for CopyData */
+    bool copy_in; /* the server waits for CopyData, and ignores Sync */
     /* How many owed replies have something noted that an error would undo, and how many of them are
      * in front of a Sync: what comes behind it must not build on them. */
     unsigned n_changes;
@@ -208,7 +209,7 @@ void server_on_addresses(struct worker *w, const char *host_name);
 void server_retire(struct server *s, const char *reason);
 /* No cancel request is under way to it any more. */
 void server_on_canceled(struct server *s);
-/* Nothing outstanding and no transaction. */
+/* Nothing outstanding and no transaction, nor the one that goes on until a pipeline's Sync. */
 bool server_is_clean(const struct server *s);
 bool server_is_setting(const struct server *s); /* what the client wants: not to be cancelled */
 bool server_is_quiet(const struct server *s);   /* no reply is owed, nothing to be sent */
@@ -219,6 +220,8 @@ void server_test(struct server *s);
 /* Queues what will be owed for the request that is sent next. The entry is valid until the next
  * call. */
 struct reply_owed *server_owe(struct server *s, enum reply_ends ends, enum reply_audience audience);
+/* The client sends CopyDone or CopyFail. */
+void server_note_copy_end(struct server *s);
 /* Something was noted in it that an error undoes. */
 void server_note_change(struct server *s, struct reply_owed *o);
 /* The Parse that gave the client this name is not answered yet. */

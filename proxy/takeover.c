@@ -278,6 +278,7 @@ static void put_owed(struct takeover *t, struct bytequeue *q, struct str databas
     record_put_number(&r, "client_lacks", o->client_lacks);
     record_put_number(&r, "change", o->is_change);
     record_put_number(&r, "serial", o->serial);
+    record_put_number(&r, "copy_ends", o->copy_ends);
     if (o->statement != NULL)
         record_put_number(&r, "statement", pack_statement(t, database, o->statement));
     if (o->error != NULL)
@@ -914,6 +915,7 @@ static void get_owed(struct proxy *p, struct server *s, struct str record)
     o->client_has = record_number(record, "client_has") != 0;
     o->client_lacks = record_number(record, "client_lacks") != 0;
     o->serial = (uint32_t)record_number(record, "serial");
+    o->copy_ends = (unsigned)record_number(record, "copy_ends");
     o->statement = restore_find(p->restore, record_number(record, "statement"));
     if (record_get(record, "error", &error)) {
         o->error = mem_alloc(error.len + 1);
