@@ -1,4 +1,4 @@
-# pgtrickle: make | deps | check | test | run | asan | fuzz | bench | format | lint   (see README.md)
+# pgtrickle: make | deps | check | test | run | soak | asan | fuzz | bench | format | lint   (see README.md)
 VARIANT  ?= release
 BUILD    := build
 OBJ      := $(BUILD)/$(VARIANT)
@@ -25,7 +25,7 @@ OUR_C        := $(sort $(wildcard base/*.[ch] protocol/*.[ch] dvm/*.[ch] dvm/*/*
 
 obj = $(patsubst %.c,$(OBJ)/%.o,$(1))
 
-.PHONY: all deps check test run asan tsan fuzz bench format format-check lint clean \
+.PHONY: all deps check test run soak asan tsan fuzz bench format format-check lint clean \
         check-programs demo fuzz-run bench-run asan-run tsan-run
 ifeq ($(VARIANT),release)
 PROGRAM := $(BUILD)/pgtrickle
@@ -73,6 +73,12 @@ check: check-programs
 test: deps
 	$(MAKE) -j$(shell nproc) all check-programs
 	$(PYTHON) tests/run --layers $(addprefix --program=,$(CHECK_PROGRAMS)) --pg=15,18 --smoke=16,17
+
+# The random testers for as long as one likes, on every version.
+soak: deps
+	$(MAKE) all
+	$(PYTHON) tests/run --pg=15,16,17,18 --only=differential.random,concurrency \
+	    --seconds=$(or $(SOAK_SECONDS),3600)
 
 asan:
 	$(MAKE) VARIANT=asan asan-run

@@ -201,7 +201,7 @@ def run_test(report, name, function, world):
     world.mark_logs()
     started = time.monotonic()
     # Where it hangs is worth more than the tests behind it.
-    faulthandler.dump_traceback_later(HANGS_SECONDS, exit=True)
+    faulthandler.dump_traceback_later(HANGS_SECONDS + world.seconds, exit=True)
     try:
         function(world)
         dead = world.dead()
