@@ -236,6 +236,8 @@ static const char *strategy_name(enum strategy s)
         return "linear";
     case STRATEGY_PARTITION:
         return "partition";
+    case STRATEGY_FIRST_ROWS:
+        return "first rows";
     case STRATEGY_RECOMPUTE:
         return "recompute";
     case STRATEGY_ALGEBRAIC:

@@ -73,7 +73,8 @@ int plan_shown_as(const struct planner *p, int c)
 
 static bool has_own_key(const struct planner *p)
 {
-    return p->strategy == STRATEGY_LINEAR || p->strategy == STRATEGY_PARTITION;
+    return p->strategy == STRATEGY_LINEAR || p->strategy == STRATEGY_PARTITION ||
+           p->strategy == STRATEGY_FIRST_ROWS;
 }
 
 static void add_column(struct planner *p, const char *name, const char *type, bool hidden,
@@ -94,7 +95,7 @@ void planner_init(struct planner *p, struct arena *a, const struct dvm_definitio
     if (tree != NULL) {
         p->group = find_group(tree->root, &filtered);
         p->scan = plan_find_scan(tree->root);
-        p->strategy = STRATEGY_LINEAR;
+        p->strategy = tree->root->kind == OP_LIMIT ? STRATEGY_FIRST_ROWS : STRATEGY_LINEAR;
     }
     /* A group is found by the stored key: all of it must be there. */
     if (p->group != NULL && p->group->kind != OP_WINDOW &&
@@ -436,11 +437,15 @@ static const char *put_recompute(struct planner *p, struct delta *d, const struc
 
 const char *plan_delta(struct planner *p, enum delta_from from, uint64_t changed, const char *into)
 {
+    const struct op *root = p->tree->root;
+    const struct op *changing = p->group != NULL                     ? p->group->left
+                                : p->strategy == STRATEGY_FIRST_ROWS ? root->left
+                                                                     : root;
     struct delta d;
 
     delta_init(&d, p->a, p->tree, from, changed, p->def->pgt_id);
     /* Nothing below the root may have changed: no statement for this mask. */
-    if (delta_of(&d, p->strategy == STRATEGY_LINEAR ? p->tree->root : p->group->left) == NULL) {
+    if (delta_of(&d, changing) == NULL) {
         text_free(&d.with);
         return NULL;
     }
@@ -455,6 +460,8 @@ const char *plan_delta(struct planner *p, enum delta_from from, uint64_t changed
         return plan_linear(p, &d, into);
     case STRATEGY_PARTITION:
         return plan_partition(p, &d, into);
+    case STRATEGY_FIRST_ROWS:
+        return plan_first_rows(p, &d, into);
     case STRATEGY_RECOMPUTE:
         return put_recompute(p, &d, p->group, into);
     case STRATEGY_ALGEBRAIC:
@@ -485,31 +492,32 @@ void plan_put_rows(struct planner *p, struct text *out)
     }
 }
 
+void plan_put_against_stored(struct planner *p, struct text *out, const char *where)
+{
+    text_put(out, "(SELECT ");
+    plan_put_column_names(p, out, "q");
+    text_put(out, ", 1 AS w FROM q UNION ALL SELECT ");
+    for (int i = 0; i < p->n_columns; i++) {
+        plan_put_st(p, out, i);
+        text_put(out, ", ");
+    }
+    text_put(out, "-1 FROM ");
+    plan_put_target(p, out);
+    text_printf(out, " st%s)", where);
+}
+
 const char *plan_full(struct planner *p, const char *into)
 {
-    struct text out;
+    struct text out, both;
 
     text_init(&out);
     text_put(&out, "WITH q AS MATERIALIZED (");
     plan_put_rows(p, &out);
     text_put(&out, "),\nf AS MATERIALIZED (");
-    {
-        struct text both;
-
-        text_init(&both);
-        text_put(&both, "(SELECT ");
-        plan_put_column_names(p, &both, "q");
-        text_put(&both, ", 1 AS w FROM q UNION ALL SELECT ");
-        for (int i = 0; i < p->n_columns; i++) {
-            plan_put_st(p, &both, i);
-            text_put(&both, ", ");
-        }
-        text_put(&both, "-1 FROM ");
-        plan_put_target(p, &both);
-        text_put(&both, " st)");
-        plan_put_summed(p, &out, both.ptr, true);
-        text_free(&both);
-    }
+    text_init(&both);
+    plan_put_against_stored(p, &both, "");
+    plan_put_summed(p, &out, both.ptr, true);
+    text_free(&both);
     text_put(&out, ")");
     plan_put_apply_rows(p, &out, true, into);
     return plan_finish(p, &out);

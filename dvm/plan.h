@@ -3,11 +3,13 @@
  * The strategies, by what stands at the root below projections and filters:
  *   linear       no grouping: the delta's rows are what to apply, by key or as a bag
  *   partition    window functions: affected partitions are evaluated anew and compared, row by row
+ *   first rows   LIMIT: evaluated anew when the change may reach them, and compared with the stored
+ *                rows
  *   recompute    GROUP BY, DISTINCT ON: affected keys are evaluated anew and compared with the
  *                stored rows
- *   algebraic    GROUP BY with COUNT, SUM, AVG that have inverses, DISTINCT: added to the stored
- *                rows; state that the definition does not show is kept in hidden columns
- * and "full" for a definition that is only ever run as a whole.
+ *   algebraic    GROUP BY with aggregates that have inverses, MIN and MAX while the extremum stays,
+ *                DISTINCT: added to the stored rows; state that the definition does not show is
+ * kept in hidden columns and "full" for a definition that is only ever run as a whole.
  */
 #ifndef PGTRICKLE_DVM_PLAN_H
 #define PGTRICKLE_DVM_PLAN_H
@@ -22,6 +24,7 @@ enum strategy {
     STRATEGY_FULL,
     STRATEGY_LINEAR,
     STRATEGY_PARTITION,
+    STRATEGY_FIRST_ROWS,
     STRATEGY_RECOMPUTE,
     STRATEGY_ALGEBRAIC
 };

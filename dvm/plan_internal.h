@@ -23,6 +23,15 @@ const char *plan_partition(struct planner *p, struct delta *d, const char *into)
 /* t's text in the arena; t is freed. */
 const char *plan_finish(struct planner *p, struct text *t);
 
+/* The statement of STRATEGY_FIRST_ROWS. */
+const char *plan_first_rows(struct planner *p, struct delta *d, const char *into);
+/* (SELECT c0.., w of the CTE q, and of the stored rows with weight -1): what a full evaluation
+ * changes. where: for the stored rows. */
+void plan_put_against_stored(struct planner *p, struct text *out, const char *where);
+/* A hidden column takes the type's own collation, which may not be that of the definition's values:
+ * false but for types that have none. */
+bool plan_type_has_no_collation(const struct value_type *t);
+
 /* ---- algebraic ---------------------------------------------------------------------------- */
 
 /* False when the aggregates of p->group have no states. */

@@ -50,9 +50,7 @@ static bool is_extremum(const struct op_aggregate *g)
     return aggregate_is(g, "min") || aggregate_is(g, "max");
 }
 
-/* A hidden column takes the type's own collation, which may not be that of the definition's values;
- * these types have none. */
-static bool can_be_hidden(const struct value_type *t)
+bool plan_type_has_no_collation(const struct value_type *t)
 {
     enum {
         OID_OID = 26,
@@ -86,8 +84,8 @@ static bool is_algebraic(const struct planner *p, int i)
     const struct value_type *t = agg->arg_types;
 
     if (is_extremum(agg))
-        return agg->result.has_equality &&
-               (plan_shown_as(p, p->group->n_exprs + i) >= 0 || can_be_hidden(&agg->result));
+        return agg->result.has_equality && (plan_shown_as(p, p->group->n_exprs + i) >= 0 ||
+                                            plan_type_has_no_collation(&agg->result));
     if (agg->distinct)
         return false;
     if (aggregate_is(agg, "count") || is_bool(agg))
