@@ -141,12 +141,15 @@ static bool read_tables(struct dvm_db *db, struct arena *a, struct catalog *cat,
             db, a, &rows, e,
             REACHED
             "SELECT c.oid, n.nspname, c.relname, c.relkind, c.relpersistence = 't', "
-            "c.relpersistence = 'u', c.relispartition OR c.relkind = 'p' OR EXISTS (SELECT FROM "
-            "pg_catalog.pg_inherits i WHERE i.inhparent = c.oid OR i.inhrelid = c.oid), "
+            "c.relpersistence = 'u', "
+            "EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid), "
             "c.relrowsecurity AND pg_catalog.row_security_active(c.oid), "
             "n.nspname IN ('pg_catalog', 'information_schema', 'pg_toast'), "
             "EXISTS (SELECT FROM pgtrickle.pgt_stream_tables s WHERE s.pgt_relid = c.oid), "
-            "CASE WHEN c.relkind = 'v' THEN pg_catalog.pg_get_viewdef(c.oid) END, c.reltuples "
+            "CASE WHEN c.relkind = 'v' THEN pg_catalog.pg_get_viewdef(c.oid) END, c.reltuples, "
+            "c.relkind = 'p' OR pg_catalog.cardinality(pgtrickle._family(c.oid)) > 1, "
+            "EXISTS (SELECT FROM pg_catalog.pg_class m WHERE m.oid = ANY "
+            "(pgtrickle._family(c.oid)) AND m.relkind = 'f') "
             "FROM reached v JOIN pg_catalog.pg_class c ON c.oid = v.oid "
             "JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
             "WHERE c.oid <> '" VIEW "'::pg_catalog.regclass ORDER BY c.oid"))
@@ -161,12 +164,14 @@ static bool read_tables(struct dvm_db *db, struct arena *a, struct catalog *cat,
             .relkind = db_cell(&rows, i, 3)[0],
             .temporary = is_true(db_cell(&rows, i, 4)),
             .unlogged = is_true(db_cell(&rows, i, 5)),
-            .inherits = is_true(db_cell(&rows, i, 6)),
+            .has_parent = is_true(db_cell(&rows, i, 6)),
             .row_security = is_true(db_cell(&rows, i, 7)),
             .is_system = is_true(db_cell(&rows, i, 8)),
             .is_stream_table = is_true(db_cell(&rows, i, 9)),
             .view_definition = db_cell(&rows, i, 10),
             .rows = strtod(db_cell(&rows, i, 11), NULL),
+            .has_children = is_true(db_cell(&rows, i, 12)),
+            .has_foreign_child = is_true(db_cell(&rows, i, 13)),
         };
     /* pg_get_viewdef ends with a semicolon; the parser takes it. */
     return true;

@@ -31,8 +31,10 @@ struct cat_table {
     char relkind;
     bool temporary;
     bool unlogged;
-    bool inherits;     /* takes part in inheritance or partitioning */
-    bool row_security; /* policies apply to the current role */
+    bool has_parent;        /* a partition, or an heir */
+    bool has_children;      /* partitioned, or inherited from */
+    bool has_foreign_child; /* one of these is a foreign table */
+    bool row_security;      /* policies apply to the current role */
     bool is_system;
     bool is_stream_table;
     const char *view_definition; /* relkind v */

@@ -109,6 +109,18 @@ static struct optree *differential_tree(struct compilation *c, struct refusal *r
         *r = (struct refusal){ .kind = REFUSAL_TIME, .what = "a row that shows the current time" };
         return NULL;
     }
+    for (int i = 0; c->d->mode == DVM_IMMEDIATE && i < t->n_sources; i++)
+        if (t->sources[i]->has_children) {
+            *r = (struct refusal){
+                .kind = REFUSAL_TABLE,
+                .what = arena_printf(c->a, "partitioned and inherited tables (\"%s\")",
+                                     t->sources[i]->name),
+                .name = t->sources[i]->name,
+                .hint = "Rows written to a new partition itself would be missed: use refresh_mode "
+                        "'DIFFERENTIAL' with a schedule.",
+            };
+            return NULL;
+        }
     if (q->dropped_order)
         warn(c, "ORDER BY in the definition has no effect on a stream table");
     return t;

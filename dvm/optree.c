@@ -421,19 +421,25 @@ static struct op *build_scan(struct builder *b, const struct from_item *item, st
             table = &b->cat->tables[i];
     if (table == NULL)
         return build_refuse(b, REFUSAL_OTHER, "this source");
+    if (item->only && table->has_children)
+        return build_refuse(b, REFUSAL_OTHER, "ONLY");
     op = build_new_op(b, OP_SCAN, table->n_columns);
     op->table = table;
     op->source = source_index(b, table);
     for (int i = 0; i < table->n_columns; i++) {
         op->columns[i].name = table->columns[i].name;
-        op->columns[i].not_null = table->columns[i].not_null;
+        /* NOT NULL may be NO INHERIT. */
+        op->columns[i].not_null =
+            table->columns[i].not_null && (!table->has_children || table->relkind == 'p');
         if (table->is_stream_table && strncmp(table->columns[i].name, "__pgt_", 6) == 0)
             continue;
         build_scope_add(b, s, item->alias, build_column_name(item, named, table->columns[i].name),
                         i);
         named++;
     }
-    for (int k = 0; k < table->n_keys && !op->has_key; k++)
+    /* A unique index of a parent says nothing of its heirs; that of a partitioned table does. */
+    for (int k = 0;
+         (!table->has_children || table->relkind == 'p') && k < table->n_keys && !op->has_key; k++)
         build_set_key(b, op, table->keys[k].columns, table->keys[k].n);
     return op;
 }

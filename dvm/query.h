@@ -97,6 +97,7 @@ struct from_item {
     const char **column_aliases;
     int n_column_aliases;
     const char *schema, *name;   /* FROM_TABLE */
+    bool only;                   /* without the tables that inherit from it */
     struct query *subquery;      /* FROM_SUBQUERY */
     struct qfunction *functions; /* FROM_FUNCTION; ROWS FROM (…) when there are several */
     int n_functions;

@@ -589,6 +589,7 @@ static struct from_item *range_var(struct parser *p, PgQuery__RangeVar *r, struc
         return view_item(p, table, r->alias);
     item = arena_new(p->a, struct from_item);
     item->kind = FROM_TABLE;
+    item->only = !r->inh;
     item->schema = table->schema;
     item->name = table->name;
     item->alias = table->name;

@@ -151,9 +151,11 @@ static bool check_table(struct arena *a, const struct cat_table *t, struct refus
         why = "materialized views";
     else if (t->relkind == 'f')
         why = "foreign tables";
-    else if (t->relkind == 'p' || t->inherits)
-        why = "partitioned and inherited tables";
-    else if (t->relkind != 'r')
+    else if (t->has_foreign_child)
+        why = "tables with foreign partitions";
+    else if (t->has_parent)
+        why = "partitions and heirs, which are written through their parents, too";
+    else if (t->relkind != 'r' && t->relkind != 'p')
         why = "this kind of relation";
     else if (t->unlogged)
         why = "unlogged tables";

@@ -32,6 +32,14 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
     FROM base b JOIN pg_type t ON t.oid = b.typ AND t.typtype <> 'd'
 $body$;
 
+-- A table with its partitions or heirs of any depth, ascending. Statements fire the triggers of the table that they name only, with the
+-- rows of all below it: each member has triggers, and all fill the buffer of the root.
+CREATE OR REPLACE FUNCTION pgtrickle._family(relid oid) RETURNS oid[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+    WITH RECURSIVE member(oid) AS (SELECT relid UNION SELECT i.inhrelid FROM member m JOIN pg_inherits i ON i.inhparent = m.oid)
+    SELECT array_agg(oid ORDER BY oid) FROM member
+$body$;
+
 -- Creates or widens the buffer so that it holds attnums, and (re)builds the functions. True when anything was new: then the triggers have to
 -- be created or replaced by the caller, whose lock on the source keeps writers of the old shape out.
 CREATE OR REPLACE FUNCTION pgtrickle._capture_ensure(relid oid, attnums integer[]) RETURNS boolean
@@ -40,6 +48,7 @@ DECLARE
     had integer[];
     wanted integer[];
     buffer text := format('pgtrickle_changes.c_%s', relid);
+    family oid[] := pgtrickle._family(relid);
     bad text;
     n integer;
 BEGIN
@@ -48,8 +57,8 @@ BEGIN
     SELECT c.attnums INTO had FROM pgtrickle.pgt_captures c WHERE c.source_relid = relid;
     IF FOUND AND to_regclass(buffer) IS NOT NULL AND had @> attnums THEN
         -- Someone may have dropped the triggers by hand, or changed a column: then all is made again.
-        SELECT count(*) INTO n FROM pg_trigger t WHERE t.tgrelid = relid AND t.tgname LIKE 'pgtrickle\_capture\_%' AND t.tgenabled <> 'D';
-        IF n = 4 AND NOT pgtrickle._capture_is_stale(relid) THEN
+        SELECT count(*) INTO n FROM pg_trigger t WHERE t.tgrelid = ANY (family) AND t.tgname LIKE 'pgtrickle\_capture\_%' AND t.tgenabled <> 'D';
+        IF n = 4 * cardinality(family) AND NOT pgtrickle._capture_is_stale(relid) THEN
             RETURN false;
         END IF;
     END IF;
@@ -105,6 +114,7 @@ CREATE OR REPLACE FUNCTION pgtrickle._capture_is_stale(relid oid) RETURNS boolea
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
     SELECT coalesce((
         SELECT strpos(p.prosrc, pgtrickle._capture_guard(c.source_relid, c.attnums)) = 0
+            OR strpos(p.prosrc, format('%L', pgtrickle._family(relid)::text)) = 0
         FROM pgtrickle.pgt_captures c JOIN pg_proc p ON p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname = format('c_%s_ins', relid)
         WHERE c.source_relid = relid), true)
 $body$;
@@ -152,13 +162,13 @@ BEGIN
             'LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS %L', relid, event, format($f$
 #variable_conflict use_column
 BEGIN
-    IF TG_RELID <> %s::oid THEN
+    IF TG_RELID <> ALL (%L::oid[]) THEN
         RAISE EXCEPTION 'this function captures the changes of another table' USING ERRCODE = 'triggered_data_change_violation';
     END IF;
     %s
     RETURN NULL;
 END
-$f$, relid, body));
+$f$, pgtrickle._family(relid)::text, body));
     END LOOP;
 END
 $body$;
@@ -166,12 +176,18 @@ $body$;
 -- For the caller to run: the triggers belong to the source's owner.
 CREATE OR REPLACE FUNCTION pgtrickle._capture_trigger_sql(relid oid) RETURNS text[]
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
-    SELECT array_agg(format('CREATE OR REPLACE TRIGGER pgtrickle_capture_%s AFTER %s ON %I.%I %sFOR EACH STATEMENT EXECUTE FUNCTION pgtrickle_changes.c_%s_%s()',
-                            e.short, e.event, n.nspname, c.relname, e.tables, relid, e.short) ORDER BY e.place)
+    SELECT array_agg(s.statement ORDER BY s.relid, s.place) FROM (
+    -- Of what has left the family.
+    SELECT format('DROP TRIGGER %I ON %s', t.tgname, t.tgrelid::regclass), t.tgrelid, 0
+    FROM pg_proc p JOIN pg_trigger t ON t.tgfoid = p.oid
+    WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname LIKE format('c\_%s\_%%', relid) AND t.tgrelid <> ALL (pgtrickle._family(relid))
+    UNION ALL
+    SELECT format('CREATE OR REPLACE TRIGGER pgtrickle_capture_%s AFTER %s ON %I.%I %sFOR EACH STATEMENT EXECUTE FUNCTION pgtrickle_changes.c_%s_%s()',
+                            e.short, e.event, n.nspname, c.relname, e.tables, relid, e.short), c.oid, e.place
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
          (VALUES (1, 'ins', 'INSERT', 'REFERENCING NEW TABLE AS pgt_new '), (2, 'upd', 'UPDATE', 'REFERENCING OLD TABLE AS pgt_old NEW TABLE AS pgt_new '),
                  (3, 'del', 'DELETE', 'REFERENCING OLD TABLE AS pgt_old '), (4, 'trunc', 'TRUNCATE', '')) AS e(place, short, event, tables)
-    WHERE c.oid = relid
+    WHERE c.oid = ANY (pgtrickle._family(relid))) AS s(statement, relid, place)
 $body$;
 
 -- Takes the capture of a source away when no stream table reads it any more. DROP FUNCTION ... CASCADE takes the triggers along.

@@ -186,10 +186,11 @@ BEGIN
 END
 $body$;
 
--- What the captured columns are: {"<attnum>": "name type"}; compared at each refresh.
+-- What the captured columns are: {"<attnum>": "name type"}, and {"family": [relid]} of a table with partitions or heirs; compared at each refresh.
 CREATE OR REPLACE FUNCTION pgtrickle._column_snapshot(relid oid, attnums integer[]) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
     SELECT coalesce(jsonb_object_agg(a.attnum, quote_ident(a.attname) || ' ' || format_type(a.atttypid, a.atttypmod)), '{}')
+        || CASE WHEN cardinality(pgtrickle._family(relid)) > 1 THEN jsonb_build_object('family', to_jsonb(pgtrickle._family(relid))) ELSE '{}' END
     FROM pg_attribute a WHERE a.attrelid = relid AND a.attnum = ANY (attnums) AND NOT a.attisdropped
 $body$;
 

@@ -49,6 +49,14 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $body$
           FROM part p GROUP BY p.source) AS s
 $body$;
 
+-- Whether a source that has partitions or heirs got or lost some since the plan was made: rows came or went without a trigger.
+CREATE OR REPLACE FUNCTION pgtrickle._family_changed(pgt_id bigint) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+    SELECT EXISTS (SELECT FROM pgtrickle.pgt_dependencies d JOIN pg_class c ON c.oid = d.source_relid
+        WHERE d.pgt_id = _family_changed.pgt_id AND d.captured AND (c.relhassubclass OR d.column_snapshot ? 'family')
+            AND coalesce(d.column_snapshot->'family', to_jsonb(ARRAY[c.oid])) <> to_jsonb(pgtrickle._family(c.oid)))
+$body$;
+
 -- Whether a refresh would have something to do.
 CREATE OR REPLACE FUNCTION pgtrickle._has_changes(pgt_id bigint) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
@@ -63,6 +71,7 @@ BEGIN
         RETURN true;
     END IF;
     RETURN (SELECT p.mask <> 0 FROM pgtrickle._pending(st, 'any') AS p)
+        OR pgtrickle._family_changed(pgt_id)
         OR st.refresh_mode = 'FULL' AND coalesce(st.source_activity, '{}') <> pgtrickle._source_activity(pgt_id);
 END
 $body$;
@@ -171,9 +180,10 @@ BEGIN
     SELECT coalesce(d.source_relid::regclass::text, d.source_relid::text) INTO bad FROM pgtrickle.pgt_dependencies d
     WHERE d.pgt_id = pgt_id AND d.captured AND d.column_snapshot <> pgtrickle._column_snapshot(d.source_relid, d.attnums);
     IF FOUND THEN
-        RAISE EXCEPTION 'columns of table % that stream table "%.%" reads were altered', bad, st.pgt_schema, st.pgt_name
-            USING ERRCODE = 'object_not_in_prerequisite_state',
-                  HINT = format('SELECT pgtrickle.repair_stream_table(%L), or give it a new query.', format('%I.%I', st.pgt_schema, st.pgt_name));
+        RAISE EXCEPTION USING MESSAGE = format(CASE WHEN pgtrickle._family_changed(pgt_id) THEN 'partitions of table %s that stream table "%s.%s" reads came or went'
+                ELSE 'columns of table %s that stream table "%s.%s" reads were altered' END, bad, st.pgt_schema, st.pgt_name),
+            ERRCODE = 'object_not_in_prerequisite_state',
+            HINT = format('SELECT pgtrickle.repair_stream_table(%L), or give it a new query.', format('%I.%I', st.pgt_schema, st.pgt_name));
     END IF;
 
     IF st.refresh_mode <> 'DIFFERENTIAL' THEN
@@ -235,7 +245,7 @@ BEGIN
             what := 'full';
         END LOOP;
         -- TRUNCATE and rewriting ALTER TABLE don't respect snapshots: an old one sees an empty table. Functions look at the present, tables at our snapshot.
-        IF NOT read_committed AND EXISTS (SELECT FROM pgtrickle.pgt_dependencies d JOIN pg_class c ON c.oid = d.source_relid
+        IF NOT read_committed AND EXISTS (SELECT FROM pgtrickle.pgt_dependencies d JOIN pg_class c ON c.oid = ANY (pgtrickle._family(d.source_relid))
                 WHERE d.pgt_id = pgt_id AND c.relkind = 'r' AND pg_relation_filenode(c.oid) IS DISTINCT FROM c.relfilenode) THEN
             RAISE EXCEPTION 'a source of stream table "%.%" was truncated or rewritten meanwhile', st.pgt_schema, st.pgt_name
                 USING ERRCODE = 'serialization_failure';
@@ -264,7 +274,20 @@ DECLARE
     retryable boolean := coalesce(left(sqlstate, 2) IN ('40', '57', '08', '53') OR sqlstate = '55P03', true);
     answer text;
     at timestamptz := clock_timestamp();
+    st pgtrickle.pgt_stream_tables;
+    asked jsonb;
 BEGIN
+    -- What the plan was made of has changed: made anew by the next tick, unless that has failed already.
+    SELECT * INTO st FROM pgtrickle.pgt_stream_tables t WHERE t.pgt_id = pgt_id;
+    IF sqlstate = '55000' AND NOT EXISTS (SELECT FROM pgtrickle.pgt_requests r WHERE (r.args->>'pgt_id')::bigint = pgt_id)
+       AND EXISTS (SELECT FROM pgtrickle.pgt_dependencies d WHERE d.pgt_id = pgt_id AND d.captured
+                   AND d.column_snapshot <> pgtrickle._column_snapshot(d.source_relid, d.attnums)) THEN
+        SELECT pgtrickle._call_request(jsonb_build_object('op', 'rebuild', 'pgt_id', pgt_id, 'schema', st.pgt_schema, 'name', st.pgt_name,
+            'refresh_mode', st.requested_mode, 'search_path', st.caller_search_path), pg_get_userbyid(c.relowner)) INTO asked
+        FROM pg_class c WHERE c.oid = st.pgt_relid;
+        UPDATE pgtrickle.pgt_requests r SET settings = st.settings WHERE r.request_id = (asked->>'request_id')::bigint;
+        retryable := true;
+    END IF;
     UPDATE pgtrickle.pgt_stream_tables t SET
         consecutive_errors = t.consecutive_errors + 1,
         next_attempt_at = at + least(interval '1 second' * 2 ^ t.consecutive_errors, interval '60 seconds') * (0.75 + random() / 2),
