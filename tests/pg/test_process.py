@@ -9,6 +9,7 @@ import subprocess
 
 import psycopg
 
+from tests.support import harness
 from tests.support import pg
 from tests.support.harness import only
 
@@ -19,13 +20,8 @@ SOCKET_LINE = re.compile(r"LOG [CS]-0x[0-9a-f]+: \S+/\S+@(\[?[0-9a-f.:]+\]?|unix
 
 @contextlib.contextmanager
 def daemon(world, **settings):
-    d = pg.Daemon(world.cluster, settings=settings).start()
-    try:
+    with harness.daemon(world, settings=settings) as d:
         yield d
-    except BaseException:
-        d.kill()
-        raise
-    d.stop()
 
 
 def run(*argv, **options):

@@ -7,6 +7,7 @@ import struct
 
 import psycopg
 
+from tests.support import harness
 from tests.support import pg
 from tests.support import wire
 from tests.support.harness import only, smoke
@@ -16,13 +17,9 @@ from tests.support.harness import only, smoke
 def pooler(world, **settings):
     """A daemon whose clients share one server connection."""
     settings = {"default_pool_size": 1, "query_wait_timeout": 5, **settings}
-    d = pg.Daemon(world.cluster, pool_mode="transaction", settings=settings).start()
-    try:
+    settings = {"pool_mode": "transaction", **settings}
+    with harness.daemon(world, settings=settings) as d:
         yield d
-    except BaseException:
-        d.kill()
-        raise
-    d.stop()
 
 
 def show(conn, name):

@@ -1,6 +1,8 @@
 """pgtrickle -R: a new process takes over, and who is connected does not notice."""
 
 import contextlib
+import itertools
+import os
 import socket
 import struct
 import subprocess
@@ -8,23 +10,23 @@ import threading
 
 import psycopg
 
+from tests.pg.test_auth import SECRET, roles
+from tests.pg.test_session_state import Ears
+from tests.pg.test_tls import certificates
+from tests.support import harness
 from tests.support import pg
 from tests.support.harness import only
 
+_numbers = itertools.count()
+
 
 @contextlib.contextmanager
-def daemon(world, **settings):
-    d = pg.Daemon(world.cluster, settings=settings)
+def daemon(world, pool_mode="session", databases=None, users=None, **settings):
     # A name that needs no directory; the directories of a run may be too deep for a socket.
-    d.settings["unix_socket_dir"] = f"@pgtrickle-{d.port}"
-    d.write_ini()
-    d.start()
-    try:
+    settings = {"unix_socket_dir": f"@pgtrickle-takeover-{next(_numbers)}-{os.getpid()}", **settings}
+    given = {} if users is None else {"users": users}
+    with harness.daemon(world, pool_mode=pool_mode, settings=settings, databases=databases, **given) as d:
         yield d
-    except BaseException:
-        d.kill()
-        raise
-    d.stop()
 
 
 def reboot(d):
@@ -164,3 +166,78 @@ def test_a_cancel_key_of_before_works(world):
         thread.join(20)
         if errors != ["57014"]:
             raise pg.Failure(f"the cancel was answered {errors}")
+
+
+@only(15)
+def test_secrets_go_along(world):
+    """A SCRAM client's keys log in to servers that only the new process opens."""
+    target = f"host=127.0.0.1 port={world.cluster.port} dbname=postgres"
+    with roles(world) as admin:
+        verifier = pg.one(admin, "SELECT rolpassword FROM pg_authid WHERE rolname = 'au_scram'")
+        with daemon(world, "transaction", {"*": target}, {"au_scram": verifier, "postgres": pg.PASSWORD},
+                    auth_type="scram-sha-256", server_lifetime=0) as d:
+            with d.connect(user="au_scram", password=SECRET) as c:
+                pid = pg.one(c, "SELECT pg_backend_pid()")
+                reboot(d)
+                for _ in range(2):
+                    # server_lifetime = 0: a server is used once.
+                    if pg.one(c, "SELECT pg_backend_pid()") == pid:
+                        raise pg.Failure("the server of before")
+                with d.connect(user="au_scram", password=SECRET) as other:
+                    other.execute("SELECT 1")
+                try:
+                    d.connect(user="au_scram", password="wrong").close()
+                    raise pg.Failure("let in with a wrong password")
+                except psycopg.OperationalError as e:
+                    if "SASL authentication failed" not in str(e):
+                        raise
+
+
+def ended(conn, sqlstate="57P01"):
+    """The server's last word is in the connection; a statement may meet it or the end."""
+    try:
+        conn.execute("SELECT 1")
+    except psycopg.OperationalError as e:
+        if e.sqlstate not in (sqlstate, None):
+            raise
+        return
+    raise pg.Failure("a client that can't be handed over was not sent away")
+
+
+@only(15)
+def test_who_cannot_go_along_ends_at_the_end_of_its_transaction(world):
+    """TLS, and LISTEN in transaction mode: served by the old process, then 57P01; others don't notice."""
+    c = certificates()
+    with daemon(world, "transaction", default_pool_size=5, drain_timeout=20, client_tls_sslmode="allow",
+                **c.pair("client_tls", "server")) as d:
+        plain, idle, busy, ears, heard = (d.connect(sslmode=mode) for mode in
+                                          ("disable", "require", "require", "disable", "disable"))
+        plain.execute("SELECT 1")
+        hears = Ears(ears)
+        ears.execute("LISTEN news")
+        heard.execute("NOTIFY news, 'before'")
+        hears.heard(("news", "before"))
+        busy.execute("BEGIN")
+        pid = pg.one(busy, "SELECT pg_backend_pid()")
+        old = d.process
+        d._spawn([pg.reachable(pg.daemon_program()), "-R", d.ini_path])
+        pg.wait_until(lambda: "took over" in d.log(), 20, "the new process")
+        # The plain client is with the new process; the transaction goes on in the old one.
+        if pg.one(plain, "SELECT 2") != 2 or pg.one(busy, "SELECT pg_backend_pid()") != pid:
+            raise pg.Failure("the transaction is on another server")
+        ended(idle)
+        ended(ears)
+        if old.poll() is not None:
+            raise pg.Failure("the old process left a transaction")
+        busy.execute("COMMIT")
+        ended(busy)
+        pg.wait_until(lambda: old.poll() is not None, 20, lambda: "the old process ends\n" + d.log()[-3000:])
+        # They come back, and find what they had.
+        with d.connect(sslmode="require") as again, d.connect() as listener:
+            again.execute("SELECT 1")
+            hears = Ears(listener)
+            listener.execute("LISTEN news")
+            plain.execute("NOTIFY news, 'after'")
+            hears.heard(("news", "after"))
+        for conn in (plain, idle, busy, ears, heard):
+            conn.close()

@@ -9,6 +9,7 @@ import time
 
 import psycopg
 
+from tests.support import harness
 from tests.support import pg
 from tests.support.harness import only
 
@@ -17,13 +18,8 @@ THREADS = {"worker_threads": 4, "log_connections": 0, "log_disconnections": 0}
 
 @contextlib.contextmanager
 def daemon(world, **settings):
-    d = pg.Daemon(world.cluster, "transaction", {**THREADS, **settings}).start()
-    try:
+    with harness.daemon(world, pool_mode="transaction", settings={**THREADS, **settings}) as d:
         yield d
-    except BaseException:
-        d.kill()
-        raise
-    d.stop()
 
 
 def table(console, what):
