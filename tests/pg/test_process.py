@@ -1,17 +1,19 @@
 """The process: command line, pidfile, log, service manager, signals."""
 
 import contextlib
+import grp
 import os
 import re
 import signal
 import socket
+import stat
 import subprocess
 
 import psycopg
 
 from tests.support import harness
 from tests.support import pg
-from tests.support.harness import only
+from tests.support.harness import Skip, only
 
 # What log watchers expect; PgBouncer's own lines match it (facts: line format).
 LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} \S+ \[\d+\] (FATAL|ERROR|WARNING|LOG|DEBUG|NOISE) \S")
@@ -186,3 +188,99 @@ def test_two_processes_on_one_port(world):
                     app.execute("SELECT 1")
         finally:
             second.stop()
+
+
+def tcp_timers(local, remote):
+    """Of established connections from port to port (None: any): the kernel's timer and its seconds."""
+    found = []
+    with open("/proc/net/tcp", encoding="ascii") as f:
+        for line in list(f)[1:]:
+            fields = line.split()
+            ports = [int(fields[i].split(":")[1], 16) for i in (1, 2)]
+            if fields[3] == "01" and local in (None, ports[0]) and remote in (None, ports[1]):
+                kind, when = (int(x, 16) for x in fields[5].split(":"))
+                found.append((kind, when / os.sysconf("SC_CLK_TCK")))
+    return found
+
+
+@only(15)
+def test_keepalives_on_both_sides(world):
+    keepalive = 2  # Documentation/networking/proc_net_tcp.rst
+    for settings, wanted in (({"tcp_keepalive": 1, "tcp_keepidle": 333, "tcp_keepintvl": 7, "tcp_keepcnt": 3}, True),
+                             ({"tcp_keepalive": 0}, False)):
+        with daemon(world, **settings) as d, d.connect() as conn:
+            conn.execute("SELECT 1")
+            client = conn.pgconn.socket
+            with socket.socket(fileno=os.dup(client)) as mine:
+                port = mine.getsockname()[1]
+
+            def right(timers):
+                """A timer of unsent data may be in front of it for a moment."""
+                alive = [t for t in timers if t[0] == keepalive and 300 < t[1] <= 333]
+                return len(alive) == len(timers) > 0 if wanted else all(t[0] != keepalive for t in timers)
+
+            pg.wait_until(lambda: right(tcp_timers(d.port, port)), 10, lambda: f"clients: {tcp_timers(d.port, port)}")
+            if wanted:
+                servers = tcp_timers(None, world.cluster.port)
+                if not any(t[0] == keepalive and 300 < t[1] <= 333 for t in servers):
+                    raise pg.Failure(f"to the server: {servers}")
+
+
+@only(15)
+def test_the_unix_socket_has_its_group_and_mode(world):
+    directory = pg.new_directory("unix")
+    if len(directory) > 80:
+        raise Skip("the path is too long for a socket")
+    group = grp.getgrgid(pg.account().pw_gid if pg.account() else os.getgid())
+    for mode in ("0600", "0750"):
+        with daemon(world, unix_socket_dir=directory, unix_socket_mode=mode, unix_socket_group=group.gr_name) as d:
+            path = os.path.join(directory, f".s.PGSQL.{d.port}")
+            seen = os.stat(path)
+            if (stat.S_IMODE(seen.st_mode), seen.st_gid) != (int(mode, 8), group.gr_gid):
+                raise pg.Failure(f"{oct(seen.st_mode)} of group {seen.st_gid}")
+            if os.geteuid() in (0, seen.st_uid):
+                with psycopg.connect(host=directory, port=d.port, user="postgres", dbname="postgres") as conn:
+                    conn.execute("SELECT 1")
+        if os.path.exists(path):
+            raise pg.Failure("the socket is left")
+    refused = pg.Daemon(world.cluster, settings={"unix_socket_dir": directory, "unix_socket_group": "no such group"})
+    done = run(refused.ini_path)
+    if done.returncode == 0 or "no such group" not in done.stderr:
+        raise pg.Failure(f"{done.returncode} {done.stderr}")
+
+
+@only(15)
+def test_ipv6(world):
+    try:
+        with socket.socket(socket.AF_INET6) as s:
+            s.bind(("::1", 0))
+    except OSError as e:
+        raise Skip(f"no IPv6 here: {e}") from None
+    with daemon(world, listen_addr="127.0.0.1, ::1") as d, \
+            psycopg.connect(host="::1", port=d.port, user="postgres", dbname="postgres", autocommit=True) as conn, \
+            d.connect("pgbouncer") as console:
+        conn.execute("SELECT 1")
+        pg.wait_until(lambda: "postgres/postgres@[::1]:" in d.log(), 10, d.log)
+        addresses = {row[5] for row in console.execute("SHOW CLIENTS").fetchall()}
+        if addresses != {"::1", "127.0.0.1"}:
+            raise pg.Failure(f"{addresses}")
+        conn.cancel()
+        conn.execute("SELECT 1")
+
+
+@only(15)
+def test_the_log_may_go_to_syslog(world):
+    if os.path.exists("/dev/log") or os.geteuid() != 0:
+        raise Skip("/dev/log is not ours")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
+        syslog.bind("/dev/log")
+        try:
+            os.chmod("/dev/log", 0o666)
+            syslog.settimeout(10)
+            with daemon(world, syslog=1, syslog_ident="my-pooler", syslog_facility="local3"):
+                line = syslog.recv(4096).decode()
+                # local3 is 19, LOG is info (6).
+                if not re.match(rf"<{19 * 8 + 6}>.* my-pooler\[\d+\]: ", line):
+                    raise pg.Failure(line)
+        finally:
+            os.unlink("/dev/log")
