@@ -9,7 +9,9 @@ import socketserver
 import threading
 
 import psycopg
+import psycopg.sql
 
+from tests.pg.test_tls import certificates
 from tests.support import pg
 from tests.support.harness import Skip, daemon, only
 
@@ -432,3 +434,101 @@ def test_five_thousand_users_are_a_few_megabytes(world):
             sizes.append(resident(d))
     if sizes[1] - sizes[0] > 8192:
         raise pg.Failure(f"{sizes[0]} kB with 20 users, {sizes[1]} kB with 5,000")
+
+
+@only(15)
+def test_client_certificates_log_in(world):
+    """auth_type cert, and a rule of auth_hba_file with a map: the name is the certificate's."""
+    c = certificates()
+    directory = pg.new_directory("au_cert")
+    hba, ident = os.path.join(directory, "hba"), os.path.join(directory, "ident")
+    _write(hba, "hostssl all app all cert map=m\nhostssl all all all cert\n")
+    _write(ident, "m alice app\nm /^(.*)\\.example$ \\1\n")
+    tls = {"client_tls_sslmode": "verify-ca", **c.pair("client_tls", "server"), "client_tls_ca_file": c.path("ca.crt")}
+    users = {"alice": "", "app": "", "postgres": pg.PASSWORD}
+    target = {"*": f"host=127.0.0.1 port={world.cluster.port} dbname=postgres user=postgres"}
+    mine = {"sslmode": "require", **c.of_client("client")}
+    for rules in ({"auth_type": "cert", "client_tls_sslmode": "verify-full"},
+                  {"auth_type": "hba", "auth_hba_file": hba, "auth_ident_file": ident}):
+        with daemon(world, settings={**tls, **rules}, databases=target, users=users) as d:
+            with d.connect(user="alice", **mine) as conn:
+                conn.execute("SELECT 1")
+            refused(lambda: d.connect(user="postgres", **mine), "TLS certificate name mismatch")
+            refused(lambda: d.connect(user="alice", sslmode="require", **c.of_client("stray")), "")
+            refused(lambda: d.connect(user="alice", sslmode="require"), "")
+            refused(lambda: d.connect(user="alice", sslmode="disable"), "")
+            if rules["auth_type"] == "hba":
+                with d.connect(user="app", **mine) as conn:
+                    conn.execute("SELECT 1")
+            else:
+                refused(lambda: d.connect(user="app", **mine), "")
+
+
+@only(15)
+def test_peers_of_the_unix_socket(world):
+    directory = pg.new_directory("au_peer")
+    if len(directory) > 80:
+        raise Skip("the path is too long for a socket")
+    hba, ident = os.path.join(directory, "hba"), os.path.join(directory, "ident")
+    me = getpass.getuser()
+    _write(hba, "local mapped all peer map=m\nlocal all all peer\nhost all all all trust\n")
+    _write(ident, f"m {me} app\nm nobody_at_all reader\n")
+    users = {me: "", "app": "", "reader": "", "postgres": pg.PASSWORD}
+    target = {"*": f"host=127.0.0.1 port={world.cluster.port} dbname=postgres user=postgres"}
+    settings = {"auth_type": "hba", "auth_hba_file": hba, "auth_ident_file": ident, "unix_socket_dir": directory}
+    with daemon(world, settings=settings, databases=target, users=users) as d:
+        def enter(dbname, user):
+            return psycopg.connect(host=directory, port=d.port, dbname=dbname, user=user)
+
+        pg.wait_until(lambda: f"{directory}/.s.PGSQL.{d.port}" in d.log(), 10, d.log)
+        for dbname, user in (("any", me), ("mapped", "app")):
+            with enter(dbname, user) as conn:
+                conn.execute("SELECT 1")
+        for dbname, user in (("any", "app"), ("mapped", me), ("mapped", "reader")):
+            refused(lambda dbname=dbname, user=user: enter(dbname, user), "unix socket login rejected")
+
+
+# RFC 4013, 3: examples of its table, and what they come to; some that SASLprep has to leave as they are.
+PREPARED = ("I\u00adX", "IX", "\u2168", "user", "USER", "\u00aa", "a", "x\u0007", "\u0627\u0031", "\u0031\u0627",
+            "a\u00a0b", "a b", "\u1e9b\u0323", "\u1e69", "e\u0301", "\u00e9")
+
+
+def enters(connect):
+    try:
+        connect().close()
+        return True
+    except psycopg.OperationalError as e:
+        if "authentication failed" not in str(e):
+            raise
+        return False
+
+
+@only(15)
+def test_passwords_are_prepared_as_by_postgresql(world):
+    """As the stored one and as the given one, in both directions: who gets in at PostgreSQL gets in here."""
+    n = len(PREPARED)
+    target = f"host=127.0.0.1 port={world.cluster.port} dbname=postgres"
+    databases = {"postgres": target, "open": target + " user=postgres"}
+    names = [f"au_prep{i}" for i in range(n)]
+    trusting = os.path.join(pg.new_directory("au_prep"), "hba")
+    _write(trusting, "host postgres all all trust\nhost open all all scram-sha-256\n")
+    with world.cluster.connect() as admin:
+        admin.execute("SET password_encryption = 'scram-sha-256'")
+        for name, password in zip(names, PREPARED):
+            admin.execute(f"DROP ROLE IF EXISTS {name}")
+            admin.execute(psycopg.sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(
+                psycopg.sql.Identifier(name), password))
+        with server_rules(world, [f"host all {name} all scram-sha-256" for name in names]):
+            for shift in (1, n - 1):
+                given = {names[i]: PREPARED[(i + shift) % n] for i in range(n)}
+                # In our file is what the role is not told, and the other way round.
+                with daemon(world, settings={"auth_type": "hba", "auth_hba_file": trusting}, databases=databases,
+                            users={**given, "postgres": pg.PASSWORD}) as d:
+                    for i, name in enumerate(names):
+                        wanted = enters(lambda: world.cluster.connect(user=name, password=given[name]))
+                        server = enters(lambda: d.connect("postgres", name))
+                        client = enters(lambda: d.connect("open", name, password=PREPARED[i]))
+                        if (server, client) != (wanted, wanted):
+                            raise pg.Failure(f"{PREPARED[i]!r} and {given[name]!r}: {wanted}, here {server}, {client}")
+        for name in names:
+            admin.execute(f"DROP ROLE {name}")
