@@ -111,6 +111,7 @@ static bool step_scram(struct server *s, struct str message, struct err *e)
     text_init(&out);
     switch (scram_client_step(s->scram, message, &out)) {
     case SCRAM_DONE:
+        s->scram_done = true;
         s->bound = s->binds;
         break;
     case SCRAM_CONTINUE:
@@ -237,6 +238,8 @@ bool login_answer_server(struct server *s, struct str body, struct err *e)
 
     if (!auth_decode_request(body, &r))
         return err_set(e, ERR_PEER, "08P01", "unknown authentication request of the server");
+    if (s->authenticated)
+        return err_set(e, ERR_PEER, "08P01", "unexpected authentication request of the server");
     if (s->login_job != NULL)
         return err_set(e, ERR_PEER, "08P01", "unexpected SASL message of the server");
     switch (r.kind) {
@@ -244,6 +247,10 @@ bool login_answer_server(struct server *s, struct str body, struct err *e)
         if (must_bind(s) && !s->bound)
             return err_set(e, ERR_REFUSAL, "08P01",
                            "channel binding is required, but the server asked for no proof");
+        if (s->scram != NULL && !s->scram_done)
+            return err_set(e, ERR_PEER, "08P01",
+                           "the server has not proved that it knows the password");
+        s->authenticated = true;
         return true;
     case AUTH_REQUEST_CLEARTEXT:
     case AUTH_REQUEST_MD5:

@@ -29,6 +29,7 @@
 
 /* Messages that are looked into come whole up to this; what is longer only streams by. */
 #define WHOLE_MAX 65536
+#define WELCOME_MAX (1024 * 1024) /* bytes of ParameterStatus at a login */
 #define DRAIN_TIMEOUT_US                                                                           \
     15000000 /* for the cancels of others, where clients that go end servers                       \
               */
@@ -678,7 +679,7 @@ static void on_parameter(struct server *s, struct str frame, struct str body)
         text_put_str(&s->welcome, frame);
     if (s->state == SERVER_LOGIN && str_equal(name, STR("server_version"))) {
         int major = 0, minor = 0;
-        sscanf(value.ptr, "%d.%d", &major, &minor); /* NUL follows */
+        sscanf(value.ptr, "%4d.%4d", &major, &minor); /* NUL follows */
         s->server_version = major * 10000 + minor;
     }
 }
@@ -752,8 +753,17 @@ static void on_login_frame(struct server *s, const struct wire_piece *f)
     struct str key;
     struct err e = { 0 };
 
+    /* What is too long to be had whole is no part of a login. */
+    if (!f->starts)
+        return;
     if (f->tag != BE_ERROR)
         s->answered = true;
+    if (!s->authenticated && (f->tag == BE_PARAMETER_STATUS || f->tag == BE_BACKEND_KEY_DATA ||
+                              f->tag == BE_READY_FOR_QUERY)) {
+        /* It has not proved who it is, where that is asked of it. */
+        server_login_failed(s, "expected an authentication request from the server");
+        return;
+    }
     switch (f->tag) {
     case BE_AUTHENTICATION:
         if (!login_answer_server(s, f->body, &e)) {
@@ -762,6 +772,8 @@ static void on_login_frame(struct server *s, const struct wire_piece *f)
         break;
     case BE_PARAMETER_STATUS:
         on_parameter(s, f->bytes, f->body);
+        if (s->welcome.len > WELCOME_MAX)
+            server_login_failed(s, "the server reports too many parameters");
         break;
     case BE_BACKEND_KEY_DATA:
         if (wire_decode_backend_key(f->body, &pid, &key)) {
@@ -786,7 +798,7 @@ static void on_login_frame(struct server *s, const struct wire_piece *f)
                 pool_on_host_failed(s->pool, s);
                 server_close(s, "login failed");
             } else {
-                login_fail(s, f->bytes, e.message);
+                login_fail(s, f->ends ? f->bytes : (struct str){ "", 0 }, e.message);
             }
         }
         break;
@@ -850,7 +862,7 @@ static void on_error_in_use(struct server *s, const struct wire_piece *f, struct
                    e.message);
         err_clear(&e);
         if (sets)
-            lose(s, "invalid server parameter", f->bytes);
+            lose(s, "invalid server parameter", f->ends ? f->bytes : (struct str){ "", 0 });
         else
             server_close(s,
                          s->state == SERVER_TESTING ? "test query failed" : "reset query failed");
@@ -867,7 +879,8 @@ static void on_error_in_use(struct server *s, const struct wire_piece *f, struct
     } else if (o != NULL && o->audience == REPLY_SUBSTITUTED && is_substituted(o, f->body)) {
         run_end(s, r);
         conn_send(&c->conn, o->error, o->error_len);
-    } else if (o != NULL && o->audience == REPLY_SWALLOWED && client_sql_takes_error(s, f->bytes)) {
+    } else if (o != NULL && o->audience == REPLY_SWALLOWED && f->ends &&
+               client_sql_takes_error(s, f->bytes)) {
         /* Shown when what needs it fails. */
     } else {
         struct bytequeue fixed = { 0 };
@@ -1133,7 +1146,10 @@ static bool on_piece(struct server *s, const struct wire_piece *f, struct run *r
 {
     struct client *c = s->client;
     struct reply_owed *o = owed_first(s);
-    bool swallowed = s->state != SERVER_IN_USE || (o != NULL && o->audience == REPLY_SWALLOWED);
+    /* By the end of a long message something else may be owed: it goes where its beginning went. */
+    bool swallowed =
+        f->starts ? s->state != SERVER_IN_USE || (o != NULL && o->audience == REPLY_SWALLOWED)
+                  : !s->rest_goes_on;
 
     if (o == NULL && f->starts && !is_asynchronous(f->tag)) {
         /* Behind a ReadyForQuery it would be taken for an answer to the next client. */
@@ -1192,7 +1208,7 @@ static bool on_piece(struct server *s, const struct wire_piece *f, struct run *r
             break;
         }
     }
-    if (f->tag == BE_PARAMETER_DESCRIPTION && s->had_params && !swallowed) {
+    if (f->tag == BE_PARAMETER_DESCRIPTION && s->had_params && (!swallowed || !f->starts)) {
         swallowed = true;
         s->had_params = !f->ends;
     }
@@ -1334,6 +1350,8 @@ static size_t on_bytes(struct conn *conn, struct str bytes)
         case SERVER_DRAINING:
         case SERVER_RESETTING:
             go_on = on_piece(s, &f, &r);
+            if (f.starts && !f.ends)
+                s->rest_goes_on = r.len > 0 && r.ptr + r.len == f.bytes.ptr + f.bytes.len;
             break;
         case SERVER_LISTENING:
             if (f.tag == BE_PARAMETER_STATUS && f.ends)

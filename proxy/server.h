@@ -139,7 +139,8 @@ struct server {
     /* IN_USE */
     struct reply_queue owed;
     struct wire_reader reader;
-    bool copy_in; /* the server waits for CopyData, and ignores Sync */
+    bool rest_goes_on; /* the beginning of a message that comes in pieces went to the client */
+    bool copy_in;      /* the server waits for CopyData, and ignores Sync */
     /* How many owed replies have something noted that an error would undo, and how many of them are
      * in front of a Sync: what comes behind it must not build on them. */
     unsigned n_changes;
@@ -164,6 +165,8 @@ struct server {
     struct server_tls tls;
     bool binds; /* by SCRAM-SHA-256-PLUS */
     bool bound; /* and the server has proved itself that way */
+    bool scram_done;
+    bool authenticated; /* AuthenticationOk came: before that it may say nothing else */
     struct scram_client *scram;
     struct login_job *login_job; /* computes keys for it */
     struct text welcome;         /* ParameterStatus frames of what is not followed */

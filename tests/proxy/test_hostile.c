@@ -279,6 +279,115 @@ static void test_extended_copy_with_early_data_ends_with_its_second_sync(void **
     world_free(t.w);
 }
 
+/* ---- servers ---------------------------------------------------------------------------- */
+
+static struct peer *server_connects(struct world *w)
+{
+    struct peer *s = world_next_connect(w);
+
+    assert_non_null(s);
+    peer_connected(s);
+    bytequeue_consume(&s->got, bytequeue_len(&s->got));
+    return s;
+}
+
+static void put_welcome(struct bytequeue *q)
+{
+    wire_encode_parameter_status(q, STR("server_version"), STR("15.4"));
+    wire_encode_backend_key(q, 4711, (struct str){ "\1\2\3\4", 4 });
+    wire_encode_ready(q, STATUS_IDLE);
+}
+
+/* server_tls_channel_binding = require is looked at when the server says that we are in: it must
+ * not get round that by saying nothing. */
+static void test_a_server_that_asks_for_nothing_is_not_believed(void **state)
+{
+    struct world *w = world_new("auth_type = trust\n", USERS);
+    struct bytequeue q = { 0 };
+
+    (void)state;
+    struct peer *a = world_login(w, "ann", "db");
+    struct peer *s = server_connects(w);
+    put_welcome(&q);
+    peer_send_queue(s, &q);
+    assert_null(s->conn);
+    assert_string_equal(peer_take(a), "E(08P01)");
+    world_free(w);
+}
+
+static void test_a_server_has_to_end_the_exchange_that_it_began(void **state)
+{
+    struct world *w = world_new("auth_type = trust\n", USERS);
+    struct bytequeue q = { 0 };
+
+    (void)state;
+    struct peer *a = world_login(w, "ann", "db");
+    struct peer *s = server_connects(w);
+    auth_encode_sasl(&q, (const char *const[]){ SCRAM_MECHANISM, NULL });
+    peer_send_queue(s, &q);
+    assert_string_equal(peer_take(s), "p");
+    auth_encode_ok(&q);
+    put_welcome(&q);
+    peer_send_queue(s, &q);
+    assert_null(s->conn);
+    assert_string_equal(peer_take(a), "E(08P01)");
+    world_free(w);
+}
+
+static void test_a_server_that_never_ends_its_parameters_is_left(void **state)
+{
+    struct world *w = world_new("auth_type = trust\n", USERS);
+    struct bytequeue q = { 0 };
+    static char value[60000];
+
+    (void)state;
+    memset(value, 'x', sizeof(value) - 1);
+    world_login(w, "ann", "db");
+    struct peer *s = server_connects(w);
+    auth_encode_ok(&q);
+    peer_send_queue(s, &q);
+    for (int i = 0; i < 20 && s->conn != NULL; i++) {
+        wire_encode_parameter_status(&q, STR("unheard_of"), str_from(value));
+        peer_send_queue(s, &q);
+    }
+    assert_null(s->conn);
+    world_free(w);
+}
+
+/* The NOTICE comes while a Parse is owed that the client does not see, and its end behind that. */
+static void test_a_long_notice_stays_in_one_piece(void **state)
+{
+    struct two t = two_clients(TRANSACTION "max_prepared_statements = 1\n");
+    struct bytequeue q = { 0 };
+    char *text = malloc(BIG + 1);
+
+    (void)state;
+    memset(text, 'x', BIG);
+    text[BIG] = '\0';
+    wire_encode_parse(&q, STR("s1"), STR("select 1"), NULL, 0);
+    wire_encode_parse(&q, STR("s2"), STR("select 2"), NULL, 0);
+    wire_encode_sync(&q);
+    peer_send_queue(t.a, &q);
+    assert_string_equal(peer_take(t.s), "PCPS");
+    server_says(t.s, "131Z");
+    assert_string_equal(peer_take(t.a), "11Z");
+    wire_encode_bind_text(&q, STR(""), STR("s1"), NULL, 0);
+    wire_encode_execute(&q, STR(""), 0);
+    wire_encode_sync(&q);
+    peer_send_queue(t.a, &q);
+    assert_string_equal(peer_take(t.s), "CPBES");
+    notice_encode_notice(&q, "NOTICE", "00000", "%s", text);
+    server_says(t.s, "3");
+    peer_send(t.s, bytequeue_str(&q).ptr, BIG - 1000);
+    bytequeue_consume(&q, BIG - 1000);
+    peer_send_queue(t.s, &q);
+    server_says(t.s, "12CZ");
+    assert_string_equal(peer_take(t.a), "N2CZ");
+    assert_b_is_served(&t);
+    free(text);
+    world_free(t.w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -290,6 +399,10 @@ int main(void)
         cmocka_unit_test(test_a_sync_in_the_middle_of_copy_is_not_sent),
         cmocka_unit_test(test_a_sync_behind_data_that_came_early_is_answered),
         cmocka_unit_test(test_extended_copy_with_early_data_ends_with_its_second_sync),
+        cmocka_unit_test(test_a_server_that_asks_for_nothing_is_not_believed),
+        cmocka_unit_test(test_a_server_has_to_end_the_exchange_that_it_began),
+        cmocka_unit_test(test_a_server_that_never_ends_its_parameters_is_left),
+        cmocka_unit_test(test_a_long_notice_stays_in_one_piece),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
