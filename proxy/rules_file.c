@@ -1,6 +1,7 @@
 #include "proxy/rules_file.h"
 
 #include <dirent.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -65,13 +66,36 @@ enum next_word {
     WORD_UNCLOSED, /* a quote is */
 };
 
+/* Takes the word that begins at s.ptr[at]; *end is behind it. Its bytes without quotes go to `out`
+ * (NULL: they are counted only). Their number; a quote that is not closed: SIZE_MAX. */
+static size_t read_word(struct str s, size_t at, char *out, size_t *end)
+{
+    bool in_quotes = false;
+    size_t n = 0, i;
+
+    for (i = at; i < s.len; i++) {
+        char c = s.ptr[i];
+        if (c == '"' && in_quotes && i + 1 < s.len && s.ptr[i + 1] == '"') {
+            i++; /* doubled: one of it */
+        } else if (c == '"') {
+            in_quotes = !in_quotes;
+            continue;
+        } else if (!in_quotes && (is_blank(c) || c == ',' || c == '#')) {
+            break;
+        }
+        if (out != NULL)
+            out[n] = c;
+        n++;
+    }
+    *end = i;
+    return in_quotes ? SIZE_MAX : n;
+}
+
 /* The next word of *s. *comma: one follows, so the next word is of the same field. */
 static enum next_word next_word(struct str *s, struct arena *a, struct rules_word *word,
                                 bool *comma)
 {
-    bool in_quotes = false;
-    size_t n = 0;
-    size_t i = 0;
+    size_t i = 0, end;
 
     *comma = false;
     while (i < s->len && (is_blank(s->ptr[i]) || s->ptr[i] == ','))
@@ -80,23 +104,14 @@ static enum next_word next_word(struct str *s, struct arena *a, struct rules_wor
         s->len = 0;
         return WORD_NONE;
     }
-    char *text = arena_alloc(a, s->len - i + 1);
-    word->quoted = s->ptr[i] == '"';
-    for (; i < s->len; i++) {
-        char c = s->ptr[i];
-        if (c == '"') {
-            if (in_quotes && i + 1 < s->len && s->ptr[i + 1] == '"')
-                text[n++] = s->ptr[++i];
-            else
-                in_quotes = !in_quotes;
-        } else if (!in_quotes && (is_blank(c) || c == ',' || c == '#')) {
-            break;
-        } else {
-            text[n++] = c;
-        }
-    }
-    if (in_quotes)
+    /* Counted first: a line may have a hundred thousand words. */
+    size_t n = read_word(*s, i, NULL, &end);
+    if (n == SIZE_MAX)
         return WORD_UNCLOSED;
+    char *text = arena_alloc(a, n + 1); /* zeroed */
+    word->quoted = s->ptr[i] == '"';
+    read_word(*s, i, text, &end);
+    i = end;
     *comma = i < s->len && s->ptr[i] == ',';
     *s = (struct str){ s->ptr + i, s->len - i };
     word->text = text;

@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "base/text.h"
 #include "proxy/hba.h"
 #include "proxy/ident.h"
 
@@ -258,6 +259,23 @@ static void test_other_files_are_relative_to_the_one_that_names_them(void **stat
     assert_int_equal(system(command), 0);
 }
 
+/* What a word takes is the word's, not the rest of the line's. */
+static void test_a_line_may_have_very_many_names(void **state)
+{
+    struct text line;
+
+    (void)state;
+    text_init(&line);
+    text_put(&line, "local db x0");
+    for (int i = 1; i < 200000; i++)
+        text_put(&line, ",x");
+    text_put(&line, ",\"ann\"\"a\" trust\n");
+    assert_int_equal(
+        decides(line.ptr, (struct hba_peer){ .is_unix = true, .database = "db", .user = "ann\"a" }),
+        1);
+    text_free(&line);
+}
+
 static void test_maps(void **state)
 {
     struct ident *m = ident_parse(STR("m ann ann\nm root all\nm \"sys x\" \"all\"\n"
@@ -330,6 +348,7 @@ int main(void)
         cmocka_unit_test(test_methods_and_options),
         cmocka_unit_test(test_a_bad_line_is_left_out_and_reported),
         cmocka_unit_test(test_other_files_are_relative_to_the_one_that_names_them),
+        cmocka_unit_test(test_a_line_may_have_very_many_names),
         cmocka_unit_test(test_maps),
         cmocka_unit_test(test_ldap_words),
     };
