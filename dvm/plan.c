@@ -323,15 +323,16 @@ void plan_put_apply_rows(struct planner *p, struct text *out, bool images, const
     if (p->n_key > 0) {
         text_put(out, ",\ndel AS (DELETE FROM ");
         plan_put_target(p, out);
-        text_put(out, " st USING f WHERE f.w < 0 AND ");
+        /* EXCEPT knows NULLs, and never compares each with each, however few rows are expected. */
+        for (int side = 0; side < 2; side++) {
+            text_put(out, side == 0 ? " st USING (SELECT " : " EXCEPT SELECT ");
+            for (int i = 0; i < p->n_key; i++)
+                text_printf(out, "%sf.c%d", i > 0 ? ", " : "", p->key[i]);
+            text_printf(out, " FROM f WHERE f.w %s 0", side == 0 ? "<" : ">");
+        }
+        text_put(out, ") f WHERE ");
         plan_put_key_match(p, out, "f", "c");
-        text_put(out, " AND NOT EXISTS (SELECT 1 FROM f g WHERE g.w > 0");
-        for (int i = 0; i < p->n_key; i++)
-            text_printf(out,
-                        p->columns[p->key[i]].not_null ? " AND g.c%d = f.c%d"
-                                                       : " AND g.c%d IS NOT DISTINCT FROM f.c%d",
-                        p->key[i], p->key[i]);
-        text_put(out, ") RETURNING 1),\nups AS (INSERT INTO ");
+        text_put(out, " RETURNING 1),\nups AS (INSERT INTO ");
         plan_put_target(p, out);
         text_put(out, " AS st (");
         plan_put_column_names(p, out, NULL);
@@ -406,15 +407,15 @@ static const char *put_recompute(struct planner *p, struct delta *d, const struc
     if (p->n_key == 0) {
         text_printf(out, " st WHERE EXISTS (SELECT 1 FROM %s) RETURNING 1)", keys);
     } else {
-        text_printf(out, " st USING %s k WHERE ", keys);
-        plan_put_key_match(p, out, "k", "k");
-        text_put(out, " AND NOT EXISTS (SELECT 1 FROM n WHERE ");
+        text_put(out, " st USING (SELECT ");
         for (int i = 0; i < p->n_key; i++)
-            text_printf(out,
-                        p->columns[p->key[i]].not_null ? "%sn.c%d = k.k%d"
-                                                       : "%sn.c%d IS NOT DISTINCT FROM k.k%d",
-                        i > 0 ? " AND " : "", p->key[i], i);
-        text_put(out, ") RETURNING 1)");
+            text_printf(out, "%sk.k%d", i > 0 ? ", " : "", i);
+        text_printf(out, " FROM %s k EXCEPT SELECT ", keys);
+        for (int i = 0; i < p->n_key; i++)
+            text_printf(out, "%sn.c%d", i > 0 ? ", " : "", p->key[i]);
+        text_put(out, " FROM n) k WHERE ");
+        plan_put_key_match(p, out, "k", "k");
+        text_put(out, " RETURNING 1)");
     }
     text_put(out, ",\nups AS (INSERT INTO ");
     plan_put_target(p, out);

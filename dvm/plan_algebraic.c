@@ -463,15 +463,9 @@ static void put_merged(struct planner *p, struct delta *d)
     delta_cte_begin(d, "m", true);
     text_put(out, "SELECT m0.* FROM m0 WHERE NOT m0.bad");
     text_put(out, g->n_exprs > 0 ? " OR m0.s0 = 0" : "");
-    text_put(out, " UNION ALL SELECT ");
-    for (int i = 0; i < g->n_exprs; i++)
-        text_printf(out, "b.k%d, ", i);
-    for (int i = 0; i < p->n_states; i++)
-        text_printf(out, is_extremum(&p->states[i]) ? "r.s%d, " : "COALESCE(r.s%d, 0), ", i);
-    text_put(out, "true FROM bad b LEFT JOIN r ON ");
-    for (int i = 0; i < g->n_exprs; i++)
-        text_printf(out, "%sr.k%d IS NOT DISTINCT FROM b.k%d", i > 0 ? " AND " : "", i, i);
-    text_put(out, g->n_exprs == 0 ? "true" : "");
+    /* All of the bad groups have rows; that of no key has them or not. */
+    text_put(out, " UNION ALL SELECT r.*, true FROM r");
+    text_put(out, g->n_exprs == 0 ? ", bad" : "");
     delta_cte_end(d);
 }
 
