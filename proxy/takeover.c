@@ -323,6 +323,7 @@ static void put_server(struct takeover *t, struct bytequeue *q, const struct ser
     record_put_number(q, "tested", s->tested);
     record_put_number(q, "used", s->used);
     record_put_number(q, "copy_in", s->copy_in);
+    record_put_number(q, "rest_goes_on", s->rest_goes_on);
     record_put_number(q, "version", (uint64_t)s->server_version);
     record_put_number(q, "doubt", s->settings_doubt);
     put_params(q, &p->params_names, &s->params);
@@ -979,6 +980,7 @@ static struct server *unpack_server(struct worker *w, struct str record, struct 
     s->tested = record_number(record, "tested") != 0;
     s->used = record_number(record, "used") != 0;
     s->copy_in = record_number(record, "copy_in") != 0;
+    s->rest_goes_on = record_number(record, "rest_goes_on") != 0;
     s->server_version = (int)record_number(record, "version");
     s->settings_doubt = record_number(record, "doubt") != 0;
     get_params(record, &p->params_names, &s->params);
