@@ -501,7 +501,8 @@ struct worker *cancel_worker(struct client *canceller, int32_t pid, struct str k
         return w;
     pthread_mutex_lock(&w->proxy->lock);
     struct client *target = find_target(w->proxy, &wanted);
-    if (target != NULL)
+    /* On its way between workers it has nothing to be cancelled. */
+    if (target != NULL && target->conn.worker != NULL)
         w = target->conn.worker;
     pthread_mutex_unlock(&canceller->conn.worker->proxy->lock);
     return w;

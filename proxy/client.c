@@ -9,6 +9,7 @@
 #include "protocol/query_extended.h"
 #include "protocol/query_simple.h"
 #include "protocol/status.h"
+#include "proxy/balance.h"
 #include "proxy/batch.h"
 #include "proxy/cancel.h"
 #include "proxy/client_internal.h"
@@ -116,6 +117,7 @@ struct client *client_new(struct worker *w, const struct address *peer)
     list_append(&w->clients, &c->worker_node);
     w->load++;
     client_update_timer(c);
+    balance_watch(w);
     return c;
 }
 
@@ -135,69 +137,24 @@ struct client_rare *client_rare(struct client *c)
     return c->rare;
 }
 
+void client_forget_rare(struct client *c)
+{
+    const struct client_rare *r = client_has(c);
+
+    if (r->move != NULL || r->cancel != NULL || r->admin != NULL || r->ends_server != NULL ||
+        r->install_error != NULL || list_node_is_linked(&r->install_node) ||
+        r->lend_portals.count > 0)
+        return;
+    if (c->rare != NULL)
+        map_free(&c->rare->lend_portals);
+    free(c->rare);
+    c->rare = NULL;
+}
+
 static void clear_lend_portals(struct client *c)
 {
     if (c->rare != NULL)
         client_statements_clear(&c->rare->lend_portals, &proxy_of(c)->statements);
-}
-
-/* ---- to another worker ------------------------------------------------------------------ */
-
-struct client_move {
-    struct leaver leaver; /* first */
-    struct letter letter;
-    struct client *client;
-    struct worker *to;
-};
-
-static void arrive(struct worker *w, struct letter *l)
-{
-    struct client_move *m =
-        (struct client_move *)(void *)((char *)l - offsetof(struct client_move, letter));
-    struct client *c = m->client;
-
-    c->rare->move = NULL;
-    free(m);
-    list_append(&w->clients, &c->worker_node);
-    conn_arrive(&c->conn, w);
-    client_update_timer(c);
-}
-
-static void depart(struct leaver *l)
-{
-    struct client_move *m = (struct client_move *)(void *)l;
-    struct client *c = m->client;
-    struct worker *from = c->conn.worker;
-
-    timer_unset(&from->timers, &c->timer);
-    list_remove(&from->clients, &c->worker_node);
-    from->load--;
-    m->to->load++;
-    conn_depart(&c->conn);
-    worker_post(m->to, &m->letter);
-}
-
-void client_move(struct client *c, struct worker *to)
-{
-    struct client_move *m = mem_alloc(sizeof(*m));
-
-    m->client = c;
-    m->to = to;
-    m->letter.deliver = arrive;
-    client_rare(c)->move = m;
-    m->leaver.depart = depart;
-    list_append(&c->conn.worker->leaving, &m->leaver.node);
-}
-
-static void stay(struct client *c)
-{
-    struct client_move *m = client_has(c)->move;
-
-    if (m == NULL)
-        return;
-    list_remove(&c->conn.worker->leaving, &m->leaver.node);
-    free(m);
-    c->rare->move = NULL;
 }
 
 /* ---- inside of the process --------------------------------------------------------------- */
@@ -267,7 +224,7 @@ static void leave(struct client *c)
         cancel_abandon(c);
     if (list_node_is_linked(&client_has(c)->install_node))
         list_remove(&w->views_waiting, &c->rare->install_node);
-    stay(c);
+    client_stay(c);
     session_state_leave(c);
     if (c->pool != NULL)
         pool_remove_client(c->pool, c);
@@ -1758,6 +1715,7 @@ static size_t take_requests(struct client *c, struct str bytes)
                     return used;
                 }
                 c->waiting_since_us = c->conn.worker->now_us;
+                balance_watch(c->conn.worker);
                 pool_checkout(c->pool, c);
                 /* Most get one at once: how long it may wait is of no interest before. */
                 if (c->state == CLIENT_WAITING)
@@ -2017,6 +1975,7 @@ void client_on_batch_done(struct client *c)
     }
     if (proxy_of(c)->draining)
         client_end_at_boundary(c);
+    balance_on_idle(c);
 }
 
 /* Between two transactions, with nothing of the client's own under way. */

@@ -137,6 +137,9 @@ struct client *client_new(struct worker *w, const struct address *peer);
  * there. */
 void client_move(struct client *c, struct worker *to);
 
+/* Between two transactions: the same. False: it can't go now. */
+bool client_migrate(struct client *c, struct worker *to);
+
 /* A client inside of the process: what we ask a pool for ourselves (proxy/auth_query.h) waits, is
  * served and timed out like any other, with no socket, no login, no id and no parameters of its
  * own. It is closed by client_close. */

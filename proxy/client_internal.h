@@ -1,9 +1,16 @@
-/* What the files of the client's machine share: client.c, client_sql.c. */
+/* What the files of the client's machine share: client.c, client_sql.c,
+ * client_move.c. */
 #ifndef PGTRICKLE_PROXY_CLIENT_INTERNAL_H
 #define PGTRICKLE_PROXY_CLIENT_INTERNAL_H
 
 #include "proxy/client.h"
 #include "proxy/server.h"
+
+/* Gives the memory back if there is nothing in it. */
+void client_forget_rare(struct client *c);
+/* It was to go to another worker. */
+void client_stay(struct client *c);
+bool client_is_between_transactions(const struct client *c);
 
 bool client_standard_strings(const struct client *c);
 /* Statements follow this client from server to server. */

@@ -168,6 +168,7 @@ static const struct {
     int max;
 } bounds[] = {
     { "dvm_max_workers", 1, 64 },
+    { "worker_fill_percent", 0, 100 },
     { "worker_threads", 0, 64 },
     { "server_connect_parallel", 1, 1000 },
     { "dvm_scheduler_interval_ms", 10, 3600000 },

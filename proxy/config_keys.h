@@ -130,6 +130,7 @@
     X(OCTAL, unix_socket_mode, "0777", BOOT, "Permissions of the unix socket")                       \
     X(STRING, user, "", BOOT, "User to become after start")                                          \
     X(INT, verbose, "0", RELOAD, "More log lines: 0 to 3")                                           \
+    X(INT, worker_fill_percent, "80", RELOAD, "How busy an event loop may be, in percent of a processor, before clients are served by the next one; 0: clients are spread evenly") \
     X(INT, worker_threads, "0", BOOT, "Event loops, each on a thread of its own; 0: one for each core, at most 4")
 
 /* Read, checked and kept, so that a pgbouncer.ini works; nothing asks for them yet. What would make a

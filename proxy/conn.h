@@ -134,6 +134,8 @@ struct io_ops {
     void (*stop)(struct io *io);                      /* leave the loop: the process ends */
     /* From any thread: worker_run_letters of this io's worker is wanted. */
     void (*wake)(struct io *io);
+    /* CPU time of the worker's thread, which asks. NULL: not known. */
+    uint64_t (*cpu_us)(const struct worker *w);
     /* Takes the conn out of its loop, and into another one's. */
     void (*detach)(struct io *io, struct conn *c);
     void (*attach)(struct io *io, struct conn *c);

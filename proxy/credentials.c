@@ -61,6 +61,16 @@ void credentials_set_keys(struct credentials *c, const char *verifier,
     c->keys = *keys;
 }
 
+void credentials_take_newer(struct credentials *to, const struct credentials *from)
+{
+    if (from->serial <= to->serial)
+        return;
+    credentials_set_secret(to, from->secret);
+    replace(&to->verifier, from->verifier);
+    to->keys = from->keys;
+    to->serial = from->serial;
+}
+
 const struct scram_keys *credentials_keys(const struct credentials *c, const char *verifier)
 {
     return c->verifier != NULL && strcmp(c->verifier, verifier) == 0 ? &c->keys : NULL;

@@ -11,15 +11,20 @@
 #define PGTRICKLE_PROXY_CREDENTIALS_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "protocol/scram.h"
 
 struct credentials {
-    char *secret;   /* NULL: auth_file's */
-    char *verifier; /* that keys belong to; NULL: there are none */
+    uint64_t serial; /* of the login that brought them: later ones are greater; 0: none */
+    char *secret;    /* NULL: auth_file's */
+    char *verifier;  /* that keys belong to; NULL: there are none */
     struct scram_keys keys;
     struct credentials_derived *derived;
 };
+
+/* What a later login brought, but for what is computed from it. */
+void credentials_take_newer(struct credentials *to, const struct credentials *from);
 
 void credentials_clear(struct credentials *c);
 

@@ -10,6 +10,7 @@
 #include "proxy/ident.h"
 #include "proxy/login.h"
 #include "proxy/login_jobs.h"
+#include "proxy/pool_common.h"
 #include "proxy/outside.h"
 #include "proxy/verifiers.h"
 
@@ -796,6 +797,7 @@ void login_equip_pool(const struct client *c, struct pool *pool)
         c->user->learned = true;
     if (pool->user_is_forced)
         return;
+    pool->credentials.serial = atomic_fetch_add(&pool->common->logins, 1) + 1;
     credentials_set_secret(&pool->credentials, l->password != NULL ? l->password
                                                : l->from_query     ? l->secret
                                                                    : NULL);

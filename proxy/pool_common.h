@@ -51,8 +51,9 @@ struct pool_common {
     bool user_is_forced;
     int n_parts;
     atomic_int n_clients;
-    atomic_int waiting; /* sum of the parts' */
-    atomic_int cancels; /* connections for cancel requests, over the servers */
+    atomic_uint_least64_t logins; /* that brought credentials */
+    atomic_int waiting;           /* sum of the parts' */
+    atomic_int cancels;           /* connections for cancel requests, over the servers */
     /* Written under proxy.lock. */
     atomic_int servers; /* places taken */
     atomic_int opening; /* of these, not logged in yet */

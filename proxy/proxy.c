@@ -1028,16 +1028,6 @@ struct proxy *proxy_new(struct config *config, struct userlist *userlist, struct
     return p;
 }
 
-struct worker *proxy_least_loaded(struct proxy *p)
-{
-    struct worker *least = p->workers[0];
-
-    EACH_WORKER(p, w)
-    if (w->load < least->load)
-        least = w;
-    return least;
-}
-
 void proxy_close_all(struct proxy *p)
 {
     struct list_node *n;

@@ -30,6 +30,7 @@
 #include "base/map.h"
 #include "base/str.h"
 #include "proxy/admin.h"
+#include "proxy/balance.h"
 #include "proxy/config.h"
 #include "proxy/conn.h"
 #include "proxy/hosts.h"
@@ -202,6 +203,7 @@ struct worker {
     struct letter peers_kick;
     struct list auth_lookups; /* struct auth_lookup.node */
     struct login_lane_state login_lanes[LOGIN_LANES];
+    struct balance balance;
     struct timer stats_timer;
     struct timer upkeep_timer; /* min_pool_size, idle "*" databases, a changed auth_file */
     struct bytequeue spare;    /* empty: the memory of an output that was sent, for the next one */
@@ -219,8 +221,6 @@ void proxy_close_all(struct proxy *p);
 /* After proxy_close_all, with no job left. */
 void proxy_free(struct proxy *p);
 
-/* Who takes the next client: the one with fewest. */
-struct worker *proxy_least_loaded(struct proxy *p);
 /* From any thread: l is delivered on the thread of `to`. */
 void worker_post(struct worker *to, struct letter *l);
 /* Delivers what was posted; for the world, after io_ops.wake. True when there was something. */

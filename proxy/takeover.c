@@ -1127,7 +1127,7 @@ static void unpack_database(struct proxy *p, struct str record)
 
 void takeover_import(struct proxy *p, struct str record, const int *fds, size_t n_fds)
 {
-    struct worker *w = proxy_least_loaded(p);
+    struct worker *w = balance_place(p);
     struct str kind;
 
     if (p->restore == NULL)

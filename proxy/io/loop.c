@@ -860,6 +860,15 @@ static void op_wake(struct io *io)
         ;
 }
 
+static uint64_t op_cpu_us(const struct worker *w)
+{
+    struct timespec t;
+
+    (void)w;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
 static void wake_others(void *arg)
 {
     struct io *io = arg;
@@ -931,6 +940,7 @@ const struct io_ops *io_ops_real(void)
         .tls_unref = tls_context_unref,
         .tls_start = op_tls_start,
         .wake = op_wake,
+        .cpu_us = op_cpu_us,
         .detach = op_detach,
         .attach = op_attach,
         .halt = op_halt,
@@ -975,7 +985,7 @@ static void deliver_newcomer(struct worker *w, struct letter *l)
 
 static void hand_over(struct proxy *p, int fd, const struct address *peer)
 {
-    struct worker *w = proxy_least_loaded(p);
+    struct worker *w = balance_place(p);
 
     if (w->index == 0) {
         welcome(w, fd, peer);

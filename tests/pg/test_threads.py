@@ -13,7 +13,8 @@ from tests.support import harness
 from tests.support import pg
 from tests.support.harness import only
 
-THREADS = {"worker_threads": 4, "log_connections": 0, "log_disconnections": 0}
+# Clients on all of them from the beginning.
+THREADS = {"worker_threads": 4, "worker_fill_percent": 0, "log_connections": 0, "log_disconnections": 0}
 
 
 @contextlib.contextmanager
@@ -250,13 +251,12 @@ class Load:
                 time.sleep(0.01)
 
 
-@only(15)
-def test_everything_at_once(world):
+def everything(world, **more):
     with pg.connect(world.cluster.port) as conn:
         conn.execute("DROP DATABASE IF EXISTS second")
         conn.execute("CREATE DATABASE second")
     settings = {"default_pool_size": 3, "max_db_connections": 5, "server_login_retry": 1,
-                "max_user_connections": 8, "dvm_scheduler_interval_ms": 3600000}
+                "max_user_connections": 8, "dvm_scheduler_interval_ms": 3600000, **more}
     with daemon(world, **settings) as d:
         load = Load(d, ("postgres", "second"), min(world.seconds, 30) / 3, world.seed)
         together([load.session(n) for n in range(16)] + [load.dying(n) for n in range(2)]
@@ -266,3 +266,13 @@ def test_everything_at_once(world):
             for row in table(console, "DATABASES"):
                 if row["current_connections"] > 5:
                     raise pg.Failure(f"max_db_connections does not hold: {row}")
+
+
+@only(15)
+def test_everything_at_once(world):
+    everything(world)
+
+
+@only(15)
+def test_everything_at_once_while_clients_change_threads(world):
+    everything(world, worker_fill_percent=1)

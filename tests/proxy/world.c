@@ -253,6 +253,11 @@ static void op_resolve(struct io *io, struct lookup *l)
     w->lookups[w->n_lookups++] = l;
 }
 
+static uint64_t op_cpu_us(const struct worker *w)
+{
+    return of_io(w->io)->cpu_us[w->index];
+}
+
 static const struct io_ops ops = {
     .resolve = op_resolve,
     .connect = op_connect,
@@ -280,6 +285,7 @@ static const struct io_ops ops = {
     .tls_load = op_tls_load,
     .tls_unref = op_tls_unref,
     .tls_start = op_tls_start,
+    .cpu_us = op_cpu_us,
     .job_start = op_job_start,
     .ask = op_ask,
 };
@@ -293,7 +299,9 @@ struct world *world_new(const char *ini, const char *users)
     int fd = mkstemp(path);
 
     assert_true(fd >= 0);
-    dprintf(fd, "%s[pgbouncer]\nlisten_addr = 127.0.0.1\nserver_tls_sslmode = disable\n%s\n",
+    dprintf(fd,
+            "%s[pgbouncer]\nlisten_addr = 127.0.0.1\nserver_tls_sslmode = disable\n"
+            "worker_fill_percent = 0\n%s\n",
             strstr(ini, "[databases]") != NULL ? "" : "[databases]\ndb = host=10.0.0.1 port=5432\n",
             ini);
     close(fd);
@@ -416,7 +424,7 @@ void world_sleep(struct world *w, double seconds)
 struct peer *world_accept(struct world *w)
 {
     struct address a = { .host = "10.9.9.9", .port = 40000 };
-    struct client *c = client_new(proxy_least_loaded(w->proxy), &a);
+    struct client *c = client_new(balance_place(w->proxy), &a);
     struct peer *p = peer_new(w, &c->conn);
 
     p->taken = p->reading = c->conn.reading = true;

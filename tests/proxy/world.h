@@ -47,7 +47,8 @@ struct world {
     bool accepts;                                /* the core wants connections */
     int enclosed[256];                           /* descriptors that went along with bytes */
     size_t n_enclosed;
-    struct text notified; /* what the service manager was told, a line each */
+    uint64_t cpu_us[WORKERS_MAX]; /* what the workers' threads have computed */
+    struct text notified;         /* what the service manager was told, a line each */
 };
 
 /* ini: the lines of [pgbouncer]; one database `db` on 10.0.0.1:5432 is added unless the lines have

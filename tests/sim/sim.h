@@ -57,6 +57,7 @@ struct sim {
     struct sim_cancel *cancels; /* requests of askers */
     unsigned next_token;
     int next_pid;
+    bool computes[4];              /* the threads of the workers are busy */
     bool canceled[SIM_TOKENS_MAX]; /* the session has sent a cancel */
     unsigned n_rows;               /* rows that were checked */
     unsigned n_canceled;           /* statements that a cancel has ended */

@@ -434,6 +434,18 @@ static void disturb(struct sim *s)
     world_settle(s->world);
 }
 
+/* Threads are busy for a while: clients change them. */
+static void compute(struct sim *s, uint64_t us)
+{
+    struct world *w = s->world;
+
+    for (int i = 0; i < w->proxy->n_workers; i++) {
+        if (sim_chance(s, 2))
+            s->computes[i] = !s->computes[i];
+        w->cpu_us[i] += s->computes[i] ? us : 0;
+    }
+}
+
 static bool all_quiet(const struct sim *s)
 {
     for (unsigned i = 0; i < SIM_ASKERS; i++)
@@ -480,10 +492,11 @@ static void play(uint64_t seed, struct sim *total)
              "server_connect_timeout = 4\nserver_login_retry = 1\nserver_check_delay = %u\n"
              "server_round_robin = %u\nidle_transaction_timeout = %u\ncancel_wait_timeout = 5\n"
              "client_login_timeout = 20\nlog_connections = 0\nworker_threads = %u\n"
-             "server_connect_parallel = %u\n",
+             "server_connect_parallel = %u\nworker_fill_percent = %u\n",
              modes[mode], 1 + sim_roll(s, 3), sim_roll(s, 2), sim_roll(s, 2) * 3,
              1 + sim_roll(s, 3), 10 + sim_roll(s, 60), sim_roll(s, 2) * 20, sim_roll(s, 2) * 2,
-             sim_roll(s, 2), sim_roll(s, 2) * 5, 1 + sim_roll(s, 4), 1 + sim_roll(s, 4));
+             sim_roll(s, 2), sim_roll(s, 2) * 5, 1 + sim_roll(s, 4), 1 + sim_roll(s, 4),
+             sim_roll(s, 2) * 30);
     s->world = world_new(ini, "\"ann\" \"\"\n\"bob\" \"\"\n");
     s->first_config = config_ref(s->world->proxy->config);
 
@@ -491,7 +504,9 @@ static void play(uint64_t seed, struct sim *total)
     while (sim_now(s) < until) {
         disturb(s);
         turn(s);
+        uint64_t at = sim_now(s);
         world_run_until(s->world, next_event(s));
+        compute(s, sim_now(s) - at);
     }
     s->healed = true;
     proxy_resume(s->world->proxy, NULL);
