@@ -360,6 +360,10 @@ static void put_json(struct compilation *c)
         put_deltas(c, &json);
     text_put(&json, ", \"full\": ");
     text_put_json(&json, str_from(plan_full(&c->planner, NULL)));
+    text_put(&json, ", \"check\": ");
+    text_put_json(&json, str_from(plan_check(&c->planner, false)));
+    text_put(&json, ", \"check_own\": ");
+    text_put_json(&json, str_from(plan_check(&c->planner, true)));
     text_put(&json, ", \"fill\": ");
     text_put_json(&json, str_from(plan->fill_sql));
     text_put(&json, ", \"explain\": ");

@@ -355,6 +355,15 @@ void plan_put_apply_rows(struct planner *p, struct text *out, bool images, const
     plan_put_result(out, "f", into);
 }
 
+void plan_put_row_identity(struct planner *p, struct text *out, int column, const char *value,
+                           bool images)
+{
+    if (images && (has_own_key(p) || !plan_is_key(p, column)))
+        put_image_key(out, &p->columns[column].facts, value);
+    else
+        put_comparable(out, &p->columns[column].facts, value);
+}
+
 /* SELECT c0.., sum(w) AS w FROM rows x GROUP BY c0.. HAVING sum(w) <> 0. With images 1.0 and 1.00
  * are two rows; but not as a group's key, which may show either. */
 void plan_put_summed(struct planner *p, struct text *out, const char *rows, bool images)
@@ -371,10 +380,7 @@ void plan_put_summed(struct planner *p, struct text *out, const char *rows, bool
 
         snprintf(value, sizeof(value), "x.c%d", i);
         text_put(out, i > 0 ? ", " : " GROUP BY ");
-        if (images && (has_own_key(p) || !plan_is_key(p, i)))
-            put_image_key(out, &p->columns[i].facts, value);
-        else
-            put_comparable(out, &p->columns[i].facts, value);
+        plan_put_row_identity(p, out, i, value, images);
     }
     text_put(out, " HAVING pg_catalog.sum(x.w) <> 0");
 }

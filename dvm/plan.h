@@ -87,6 +87,12 @@ const char *plan_delta(struct planner *p, enum delta_from from, uint64_t changed
 const char *plan_full(struct planner *p, const char *into);
 const char *plan_fill(struct planner *p);
 
+/* plan_check.c: compares and changes nothing. Answers a refresh row, inserted: copies of rows that
+ * the query has and the stream table lacks, deleted: the other way round; and leaves some of them as
+ * JSON in the local setting pgtrickle.differences. own_reading: with the rows of plan_put_rows, all
+ * columns; else with the canonical text, those of the definition. */
+const char *plan_check(struct planner *p, bool own_reading);
+
 /* The rows that the stream table should hold, all columns, as c0.. */
 void plan_put_rows(struct planner *p, struct text *out);
 

@@ -10,6 +10,10 @@ void plan_put_st(struct planner *p, struct text *out, int column);
 void plan_put_key_pair(struct planner *p, struct text *out, int key, const char *other);
 bool plan_is_key(const struct planner *p, int column);
 
+/* What a row is told apart by in one column, for GROUP BY: how it looks when images, else by
+ * equality. */
+void plan_put_row_identity(struct planner *p, struct text *out, int column, const char *value,
+                           bool images);
 /* SELECT c0.., sum(w) AS w FROM rows x GROUP BY c0.. HAVING sum(w) <> 0. With images 1.0 and 1.00
  * are two rows; but not as a group's key, which may show either. */
 void plan_put_summed(struct planner *p, struct text *out, const char *rows, bool images);

@@ -209,6 +209,7 @@ bool intercept_rewrite(struct str text, bool standard_conforming_strings, struct
     text_free(&sql);
     out->tag = stream_sql_tag(st.verb);
     out->definition_offset = st.query_offset;
-    out->has_rows = st.verb == STREAM_EXPLAIN || st.verb == STREAM_EXPLAIN_CREATE;
+    out->has_rows =
+        st.verb == STREAM_EXPLAIN || st.verb == STREAM_EXPLAIN_CREATE || st.verb == STREAM_CHECK;
     return true;
 }

@@ -554,6 +554,8 @@ static bool take_beginning(struct parser *p, struct stream_statement *st)
         st->verb = STREAM_DROP;
     } else if (take(p, "refresh")) {
         st->verb = STREAM_REFRESH;
+    } else if (take(p, "check")) {
+        st->verb = STREAM_CHECK;
     } else {
         return false;
     }
@@ -596,6 +598,7 @@ bool stream_sql_parse(struct str text, struct sql_statement at, bool standard_co
         break;
     case STREAM_REFRESH:
     case STREAM_EXPLAIN:
+    case STREAM_CHECK:
         one_name(&p, out);
         break;
     }
@@ -734,7 +737,9 @@ void stream_sql_put_sql(const struct stream_statement *st, struct text *out)
         put_name(&json, st->names);
         break;
     case STREAM_EXPLAIN:
-        text_put(out, "SELECT * FROM pgtrickle._explain(");
+    case STREAM_CHECK:
+        text_printf(out, "SELECT * FROM pgtrickle.%s(",
+                    st->verb == STREAM_CHECK ? "_check_named" : "_explain");
         if (st->names->schema != NULL)
             text_put_literal(out, str_from(st->names->schema));
         else
@@ -767,6 +772,7 @@ const char *stream_sql_tag(enum stream_verb verb)
         [STREAM_REFRESH] = "REFRESH STREAM TABLE",
         [STREAM_EXPLAIN] = "EXPLAIN",
         [STREAM_EXPLAIN_CREATE] = "EXPLAIN",
+        [STREAM_CHECK] = "CHECK STREAM TABLE",
     };
 
     return tags[verb];

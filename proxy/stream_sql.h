@@ -7,6 +7,7 @@
  *        RENAME TO name | OWNER TO role | SET SCHEMA schema}
  *   DROP STREAM TABLE [IF EXISTS] name [, ...] [CASCADE | RESTRICT]
  *   REFRESH STREAM TABLE name
+ *   CHECK STREAM TABLE name
  *   EXPLAIN STREAM TABLE name
  *   EXPLAIN CREATE [OR REPLACE] STREAM TABLE ...
  *
@@ -33,6 +34,7 @@ enum stream_verb {
     STREAM_REFRESH,
     STREAM_EXPLAIN,        /* of one that exists */
     STREAM_EXPLAIN_CREATE, /* fields as for STREAM_CREATE */
+    STREAM_CHECK,
 };
 
 enum stream_alter {

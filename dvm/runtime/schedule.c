@@ -189,7 +189,8 @@ static bool has_to_wait(struct walk *w, const struct schedule_table *t, int *sta
                 continue;
             w->seen[up] = 1;
             u = &w->tables[up];
-            if ((u->running || u->due_since != 0) && u->done < t->due_since)
+            if ((u->unit == 0 || u->unit != t->unit) && (u->running || u->due_since != 0) &&
+                u->done < t->due_since)
                 return true;
             stack[depth++] = up;
         }
@@ -197,6 +198,114 @@ static bool has_to_wait(struct walk *w, const struct schedule_table *t, int *sta
             return false;
         at = &w->tables[stack[--depth]];
     }
+}
+
+/* ---- units ----------------------------------------------------------------------------------- */
+
+static int compare_unit(const void *a, const void *b)
+{
+    const struct by_id *x = a, *y = b;
+    int order = compare_id(a, b);
+
+    return order != 0 ? order : (x->index > y->index) - (x->index < y->index);
+}
+
+/* All or none of the n tables whose indices are in members falls due. */
+static void settle_unit(struct schedule_table *tables, const struct by_id *members, int n,
+                        int64_t now_us, uint64_t look)
+{
+    bool can_start = true, any_due = false, any_clock = false, all_clocks_due = true;
+    uint64_t since = look;
+
+    for (int i = 0; i < n; i++) {
+        const struct schedule_table *t = &tables[members[i].index];
+        bool clock = t->schedule.kind != SCHEDULE_CALCULATED;
+
+        can_start &= !t->running && t->runnable && t->tier != TIER_FROZEN;
+        any_due |= t->due_since != 0;
+        any_clock |= clock;
+        all_clocks_due &= !clock || schedule_is_due(t, now_us);
+        if (t->due_since != 0 && t->due_since < since)
+            since = t->due_since;
+    }
+    if (tables[members[0].index].unit_slowest && any_clock)
+        any_due = all_clocks_due;
+    for (int i = 0; i < n; i++)
+        tables[members[i].index].due_since = can_start && any_due ? since : 0;
+}
+
+static void settle_units(struct schedule_table *tables, int n, int64_t now_us, uint64_t look)
+{
+    struct by_id *members = mem_alloc((size_t)n * sizeof(*members));
+    int n_members = 0;
+
+    for (int i = 0; i < n; i++)
+        if (tables[i].unit != 0)
+            members[n_members++] = (struct by_id){ tables[i].unit, i };
+    qsort(members, (size_t)n_members, sizeof(*members), compare_unit);
+    for (int i = 0, k; i < n_members; i = k) {
+        for (k = i + 1; k < n_members && members[k].pgt_id == members[i].pgt_id; k++)
+            ;
+        settle_unit(tables, members + i, k - i, now_us, look);
+    }
+    free(members);
+}
+
+static bool reads(const struct schedule_table *t, int64_t pgt_id)
+{
+    for (int i = 0; i < t->n_upstream; i++)
+        if (t->upstream[i] == pgt_id)
+            return true;
+    return false;
+}
+
+int schedule_members(const struct schedule_table *tables, int n, int i, int *members)
+{
+    int count = 0, placed = 0;
+
+    if (tables[i].unit == 0) {
+        members[0] = i;
+        return 1;
+    }
+    for (int k = 0; k < n; k++)
+        if (tables[k].unit == tables[i].unit)
+            members[count++] = k;
+    /* The first of those left that reads none of those left; in a circle, which the catalog does
+     * not hold, the first. */
+    for (; placed < count; placed++) {
+        int next = placed, moved;
+
+        for (int k = placed; k < count; k++) {
+            bool waits = false;
+
+            for (int l = placed; l < count && !waits; l++)
+                waits = l != k && reads(&tables[members[k]], tables[members[l]].pgt_id);
+            if (!waits) {
+                next = k;
+                break;
+            }
+        }
+        moved = members[next];
+        for (int k = next; k > placed; k--)
+            members[k] = members[k - 1];
+        members[placed] = moved;
+    }
+    return count;
+}
+
+/* Does it wait for something above it, or for what another member of its unit waits for? Of a unit
+ * only the member with the lowest index starts, for all. */
+static bool is_held_up(struct walk *w, int i, int *stack)
+{
+    const struct schedule_table *t = &w->tables[i];
+
+    if (t->unit == 0)
+        return has_to_wait(w, t, stack);
+    for (int k = 0; k < w->n; k++) {
+        if (w->tables[k].unit == t->unit && (k < i || has_to_wait(w, &w->tables[k], stack)))
+            return true;
+    }
+    return false;
 }
 
 int schedule_look(struct schedule_table *tables, int n, int64_t now_us, uint64_t look, int *ready)
@@ -214,11 +323,12 @@ int schedule_look(struct schedule_table *tables, int n, int64_t now_us, uint64_t
         else if (tables[i].due_since == 0)
             tables[i].due_since = look;
     }
+    settle_units(tables, n, now_us, look);
     qsort(w.ids, (size_t)n, sizeof(*w.ids), compare_id);
     for (int i = 0; i < n; i++) {
         int at = n_ready;
 
-        if (tables[i].due_since == 0 || has_to_wait(&w, &tables[i], stack))
+        if (tables[i].due_since == 0 || is_held_up(&w, i, stack))
             continue;
         for (; at > 0 && tables[ready[at - 1]].due_since > tables[i].due_since; at--)
             ready[at] = ready[at - 1];

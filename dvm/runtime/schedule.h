@@ -9,6 +9,8 @@
  * can't starve those that read it. "Calculated" ones fall due by what their
  * sources' buffers hold, so they follow their upstreams when the state is read
  * again after those have run.
+ *
+ * Stream tables of one unit start together: in one transaction, all or nothing.
  */
 #ifndef PGTRICKLE_DVM_RUNTIME_SCHEDULE_H
 #define PGTRICKLE_DVM_RUNTIME_SCHEDULE_H
@@ -46,6 +48,8 @@ struct schedule_table {
     int64_t next_attempt_us; /* 0: at once; after errors */
     const int64_t *upstream; /* pgt_ids that it reads directly */
     int n_upstream;
+    int64_t unit;      /* 0: alone; else that of all that are refreshed with it */
+    bool unit_slowest; /* due when all members with a clock of their own are; else when any is */
 
     /* Remembered by the caller from one look to the next; 0 in a new one. */
     bool running;
@@ -61,7 +65,11 @@ bool schedule_is_due(const struct schedule_table *t, int64_t now_us);
 int64_t schedule_due_at(const struct schedule_table *t);
 
 /* The look number `look` (1, 2, ...): sets due_since, and writes the indices of those that may
- * start now to ready (room for n), longest due first. Answers how many. */
+ * start now to ready (room for n), longest due first; one for a unit. Answers how many. */
 int schedule_look(struct schedule_table *tables, int n, int64_t now_us, uint64_t look, int *ready);
+
+/* The indices of what is refreshed with tables[i], itself included, each behind those that it
+ * reads; members has room for n. Answers how many: 1 when it is alone. */
+int schedule_members(const struct schedule_table *tables, int n, int i, int *members);
 
 #endif

@@ -41,16 +41,23 @@
 #define LOCK_TIMEOUT_MS 2000
 #define LOCK_RETRY_MS 5000
 #define CONFLICT_RETRIES 5
+#define CHECK_PAUSE_MS 1000 /* between two checks, which may read much */
 
-enum job_kind { JOB_REFRESH, JOB_REQUESTS, JOB_PURGE };
+enum job_kind { JOB_REFRESH, JOB_CHECK, JOB_REQUESTS, JOB_PURGE };
+
+struct job_member {
+    int64_t pgt_id;
+    char *relation; /* quoted, with its schema */
+    char *owner;    /* quoted */
+};
 
 struct job {
     struct job *next;
     enum job_kind kind;
     struct database *database;
-    int64_t pgt_id; /* JOB_REFRESH, with the next two */
-    char *relation; /* quoted, with its schema */
-    char *owner;    /* quoted */
+    struct job_member
+        *members; /* JOB_REFRESH: of a unit, in the order to refresh; JOB_CHECK: one */
+    int n_members;
 };
 
 /* What is remembered about a stream table between two looks. */
@@ -75,6 +82,8 @@ struct database {
     bool ended;
     int jobs; /* handed out and not finished */
     bool requests_running;
+    bool check_running;
+    int64_t check_not_before_ns; /* monotonic */
     bool purge_running;
     bool purge_wanted;
     bool relook;         /* a job ended for which others wait */
@@ -150,8 +159,11 @@ static int64_t with_jitter(int64_t ms)
 
 static void job_free(struct job *j)
 {
-    free(j->relation);
-    free(j->owner);
+    for (int i = 0; i < j->n_members; i++) {
+        free(j->members[i].relation);
+        free(j->members[i].owner);
+    }
+    free(j->members);
     free(j);
 }
 
@@ -323,33 +335,96 @@ static void explain_denial(struct db_libpq *c, const char *role, struct err *e)
 
 /* ---- a refresh ------------------------------------------------------------------------------- */
 
-/* The lock comes before the transaction's snapshot: LOCK TABLE takes none, so the statement after
- * it sees all that the last holder did, also in REPEATABLE READ. */
-static bool refresh_once(struct db_libpq *c, const struct job *j, struct arena *a,
-                         const char **action, struct db_rows *history, struct err *e)
+/* The locks come before the transaction's snapshot: LOCK TABLE takes none, so the statement after
+ * them sees all that the last holder did, also in REPEATABLE READ. By pgt_id, whatever the order of
+ * the refreshes: two that lock several never lock each other out. */
+static bool begin_locked(struct db_libpq *c, const struct job *j, struct err *e)
 {
-    struct dvm_db *db = db_libpq_db(c);
-    struct db_rows rows;
-    const char *begin =
-        arena_printf(a,
-                     "BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL ROLE %s; "
-                     "SET LOCAL lock_timeout = %d; LOCK TABLE %s IN SHARE UPDATE EXCLUSIVE MODE; "
-                     "SET LOCAL lock_timeout = 0; SET LOCAL ROLE NONE",
-                     j->owner, LOCK_TIMEOUT_MS, j->relation);
+    int64_t last = INT64_MIN;
+    struct text sql;
+    bool ok;
 
-    *history = (struct db_rows){ 0 };
-    if (!db_libpq_script(c, begin, e) ||
-        !db_query(db, a, &rows, e, "SELECT pgtrickle._refresh(%" PRId64 ", 'SCHEDULER')",
-                  j->pgt_id))
+    text_init(&sql);
+    text_put(&sql, "BEGIN ISOLATION LEVEL REPEATABLE READ");
+    for (int n = 0; n < j->n_members; n++) {
+        const struct job_member *next = NULL;
+
+        for (int i = 0; i < j->n_members; i++)
+            if (j->members[i].pgt_id > last &&
+                (next == NULL || j->members[i].pgt_id < next->pgt_id))
+                next = &j->members[i];
+        if (next == NULL)
+            break;
+        last = next->pgt_id;
+        text_printf(&sql,
+                    "; SET LOCAL ROLE %s; SET LOCAL lock_timeout = %d; "
+                    "LOCK TABLE %s IN SHARE UPDATE EXCLUSIVE MODE",
+                    next->owner, LOCK_TIMEOUT_MS, next->relation);
+    }
+    text_put(&sql, "; SET LOCAL lock_timeout = 0; SET LOCAL ROLE NONE");
+    ok = db_libpq_script(c, sql.ptr, e);
+    text_free(&sql);
+    return ok;
+}
+
+/* What one refresh of a transaction did. */
+struct outcome {
+    const char *action;
+    struct db_rows history; /* no rows: nothing was written */
+    int64_t ns;
+};
+
+static bool refresh_member(struct dvm_db *db, const struct job_member *m, struct arena *a,
+                           struct outcome *o, struct err *e)
+{
+    int64_t started = now_ns();
+    struct db_rows rows;
+
+    *o = (struct outcome){ 0 };
+    /* A gate may have been closed since it was handed out. */
+    if (!db_query(db, a, &rows, e,
+                  "SELECT CASE WHEN NOT EXISTS (SELECT FROM pgtrickle._held() h "
+                  "WHERE h.pgt_id = %" PRId64 ") "
+                  "THEN pgtrickle._refresh(%" PRId64 ", 'SCHEDULER') END",
+                  m->pgt_id, m->pgt_id))
         return false;
-    *action = rows.n_rows == 1 && db_cell(&rows, 0, 0) != NULL ? db_cell(&rows, 0, 0) : "NONE";
-    if (strcmp(*action, "NO_DATA") != 0 && strcmp(*action, "NONE") != 0 &&
-        !db_query(db, a, history, e,
-                  "SELECT rows_inserted, rows_updated, rows_deleted, reason "
-                  "FROM pgtrickle.pgt_refresh_history WHERE pgt_id = %" PRId64
-                  " ORDER BY refresh_id DESC LIMIT 1",
-                  j->pgt_id))
+    o->action = rows.n_rows == 1 && db_cell(&rows, 0, 0) != NULL ? db_cell(&rows, 0, 0) : "NONE";
+    o->ns = now_ns() - started;
+    return strcmp(o->action, "NO_DATA") == 0 || strcmp(o->action, "NONE") == 0 ||
+           db_query(db, a, &o->history, e,
+                    "SELECT rows_inserted, rows_updated, rows_deleted, reason "
+                    "FROM pgtrickle.pgt_refresh_history WHERE pgt_id = %" PRId64
+                    " ORDER BY refresh_id DESC LIMIT 1",
+                    m->pgt_id);
+}
+
+/* A fuse blew: the unit waits as a whole. What was refreshed before goes back; that it blew stays.
+ */
+static bool skip_unit(struct db_libpq *c, const struct job *j, int blown, struct arena *a,
+                      struct outcome *outcomes, struct err *e)
+{
+    const struct job alone = { .members = &j->members[blown], .n_members = 1 };
+
+    for (int i = 0; i < j->n_members; i++)
+        outcomes[i] = (struct outcome){ .action = "SKIP" };
+    return db_exec(db_libpq_db(c), e, "ROLLBACK") && begin_locked(c, &alone, e) &&
+           refresh_member(db_libpq_db(c), alone.members, a, &outcomes[blown], e) && commit(c, e);
+}
+
+/* *failed: the member at which it failed. */
+static bool refresh_once(struct db_libpq *c, const struct job *j, struct arena *a,
+                         struct outcome *outcomes, int *failed, struct err *e)
+{
+    *failed = 0;
+    if (!begin_locked(c, j, e))
         return false;
+    for (int i = 0; i < j->n_members; i++) {
+        *failed = i;
+        if (!refresh_member(db_libpq_db(c), &j->members[i], a, &outcomes[i], e))
+            return false;
+        if (strcmp(outcomes[i].action, "SKIP") == 0 && j->n_members > 1)
+            return skip_unit(c, j, i, a, outcomes, e);
+    }
     return commit(c, e);
 }
 
@@ -366,25 +441,25 @@ static bool changed_anything(const struct db_rows *history)
     return db_cell(history, 0, 3) != NULL;
 }
 
-static void log_refresh(const struct job *j, const char *action, const struct db_rows *history,
-                        int64_t ns)
+static void log_refresh(const struct job *j, const struct job_member *m, const struct outcome *o)
 {
     const struct dvm *d = j->database->scheduler->dvm;
+    const struct db_rows *history = &o->history;
 
     if (history->n_rows == 0 || !changed_anything(history))
         dvm_log(d, DVM_LOG_DEBUG, "refresh_done database=%s st=%s action=%s ms=%.1f",
-                j->database->name, j->relation, action, (double)ns / (double)MS);
+                j->database->name, m->relation, o->action, (double)o->ns / (double)MS);
     else
         dvm_log(d, DVM_LOG_INFO,
                 "refresh_done database=%s st=%s action=%s ms=%.1f ins=%s upd=%s del=%s",
-                j->database->name, j->relation, action, (double)ns / (double)MS,
+                j->database->name, m->relation, o->action, (double)o->ns / (double)MS,
                 or_zero(db_cell(history, 0, 0)), or_zero(db_cell(history, 0, 1)),
                 or_zero(db_cell(history, 0, 2)));
 }
 
 /* In a transaction of its own, for the refresh's is gone. */
-static void record_failure(struct db_libpq *c, const struct job *j, const struct err *why,
-                           int64_t started_ns)
+static void record_failure(struct db_libpq *c, const struct job *j, const struct job_member *m,
+                           const struct err *why, int64_t started_ns)
 {
     enum dvm_log_level level = DVM_LOG_ERROR;
     struct db_rows rows;
@@ -394,7 +469,7 @@ static void record_failure(struct db_libpq *c, const struct job *j, const struct
     struct err e = { 0 };
 
     text_init(&sql);
-    text_printf(&sql, "SELECT pgtrickle._refresh_failed(%" PRId64 ", ", j->pgt_id);
+    text_printf(&sql, "SELECT pgtrickle._refresh_failed(%" PRId64 ", ", m->pgt_id);
     text_put_literal(&sql, str_from(why->sqlstate));
     text_put(&sql, ", ");
     text_put_literal(&sql, str_from(why->message));
@@ -403,10 +478,10 @@ static void record_failure(struct db_libpq *c, const struct job *j, const struct
     arena_init(&a);
     if (!db_query(db_libpq_db(c), &a, &rows, &e, "%s", sql.ptr))
         dvm_log_err(d, DVM_LOG_ERROR, &e, "refresh_failure_not_recorded database=%s st=%s",
-                    j->database->name, j->relation);
+                    j->database->name, m->relation);
     else if (rows.n_rows == 1 && db_cell(&rows, 0, 0) == NULL)
         level = DVM_LOG_DEBUG; /* dropped meanwhile */
-    dvm_log_err(d, level, why, "refresh_failed database=%s st=%s", j->database->name, j->relation);
+    dvm_log_err(d, level, why, "refresh_failed database=%s st=%s", j->database->name, m->relation);
     arena_free(&a);
     err_clear(&e);
     text_free(&sql);
@@ -415,21 +490,24 @@ static void record_failure(struct db_libpq *c, const struct job *j, const struct
 static void run_refresh(struct db_libpq *c, const struct job *j, int64_t *not_before_ns)
 {
     const struct dvm *d = j->database->scheduler->dvm;
+    const struct job_member *m = &j->members[0];
     struct err e = { 0 };
     int64_t started = 0;
     bool ok = false;
 
     for (int attempt = 0; attempt <= CONFLICT_RETRIES; attempt++) {
-        struct db_rows history;
-        const char *action;
+        struct outcome *outcomes;
         struct arena a;
+        int failed;
 
         started = now_ns();
         arena_init(&a);
-        ok = refresh_once(c, j, &a, &action, &history, &e);
-        if (ok)
-            log_refresh(j, action, &history, now_ns() - started);
-        else
+        outcomes = arena_new_array(&a, struct outcome, (size_t)j->n_members);
+        ok = refresh_once(c, j, &a, outcomes, &failed, &e);
+        m = &j->members[failed];
+        for (int i = 0; ok && i < j->n_members; i++)
+            log_refresh(j, &j->members[i], &outcomes[i]);
+        if (!ok)
             rollback(c);
         arena_free(&a);
         if (ok || !is_conflict(&e))
@@ -438,16 +516,51 @@ static void run_refresh(struct db_libpq *c, const struct job *j, int64_t *not_be
     if (!ok && e.class == ERR_SERVER && strcmp(e.sqlstate, "55P03") == 0) {
         /* Someone is altering or refreshing it; that is no fault of the stream table's. */
         dvm_log_err(d, DVM_LOG_WARNING, &e, "refresh_waits database=%s st=%s", j->database->name,
-                    j->relation);
+                    m->relation);
         *not_before_ns = now_ns() + LOCK_RETRY_MS * MS;
     } else if (!ok && e.class == ERR_SERVER) {
-        explain_denial(c, j->owner, &e);
-        record_failure(c, j, &e, started);
+        explain_denial(c, m->owner, &e);
+        record_failure(c, j, m, &e, started);
+        if (j->n_members > 1) /* what the others wait for, they wait for together */
+            *not_before_ns = now_ns() + LOCK_RETRY_MS * MS;
     } else if (!ok) {
         /* The server went away, or we are stopping: nothing happened, and nobody is to blame. */
         dvm_log_err(d, e.class == ERR_RESOURCE ? DVM_LOG_DEBUG : DVM_LOG_WARNING, &e,
-                    "refresh_interrupted database=%s st=%s", j->database->name, j->relation);
+                    "refresh_interrupted database=%s st=%s", j->database->name, m->relation);
     }
+    err_clear(&e);
+}
+
+/* The background's comparison of a stream table with its query. Nothing of it is kept but the
+ * verdict: see dvm/sql/42_check.sql. */
+static void run_check(struct db_libpq *c, const struct job *j)
+{
+    const struct dvm *d = j->database->scheduler->dvm;
+    const struct job_member *m = &j->members[0];
+    struct err e = { 0 };
+    struct db_rows rows;
+    struct arena a;
+
+    arena_init(&a);
+    if (begin_locked(c, j, &e) &&
+        db_query(db_libpq_db(c), &a, &rows, &e,
+                 "SELECT verdict, missing, extra, duration_ms FROM pgtrickle._check(%" PRId64 ")",
+                 m->pgt_id) &&
+        commit(c, &e)) {
+        const char *verdict = db_cell(&rows, 0, 0);
+        bool bad = verdict != NULL && strcmp(verdict, "MISMATCH") == 0;
+
+        dvm_log(d, bad ? DVM_LOG_ERROR : DVM_LOG_DEBUG,
+                "check_done database=%s st=%s verdict=%s missing=%s extra=%s ms=%s",
+                j->database->name, m->relation, verdict != NULL ? verdict : "NONE",
+                or_zero(db_cell(&rows, 0, 1)), or_zero(db_cell(&rows, 0, 2)),
+                or_zero(db_cell(&rows, 0, 3)));
+    } else {
+        rollback(c);
+        dvm_log_err(d, e.class == ERR_RESOURCE || is_conflict(&e) ? DVM_LOG_DEBUG : DVM_LOG_WARNING,
+                    &e, "check_failed database=%s st=%s", j->database->name, m->relation);
+    }
+    arena_free(&a);
     err_clear(&e);
 }
 
@@ -559,8 +672,10 @@ static void job_finish(struct job *j, int64_t not_before_ns)
     pthread_mutex_lock(&s->mutex);
     switch (j->kind) {
     case JOB_REFRESH:
-        m = memo_find(d, j->pgt_id);
-        if (m != NULL) {
+        for (int i = 0; i < j->n_members; i++) {
+            m = memo_find(d, j->members[i].pgt_id);
+            if (m == NULL)
+                continue;
             m->running = false;
             m->due_since = 0;
             m->done = d->look;
@@ -568,6 +683,10 @@ static void job_finish(struct job *j, int64_t not_before_ns)
             d->relook |= m->has_readers;
         }
         d->purge_wanted = true;
+        break;
+    case JOB_CHECK:
+        d->check_running = false;
+        d->check_not_before_ns = now_ns() + CHECK_PAUSE_MS * MS;
         break;
     case JOB_REQUESTS:
         d->requests_running = false;
@@ -597,6 +716,9 @@ static void job_run(struct scheduler *s, struct job *j)
         switch (j->kind) {
         case JOB_REFRESH:
             run_refresh(c, j, &not_before_ns);
+            break;
+        case JOB_CHECK:
+            run_check(c, j);
             break;
         case JOB_REQUESTS:
             run_requests(c, j);
@@ -679,6 +801,9 @@ enum state_column {
     STATE_LAST_REFRESH,
     STATE_NEXT_ATTEMPT,
     STATE_UPSTREAM,
+    STATE_UNIT,
+    STATE_UNIT_SLOWEST,
+    STATE_CHECK_DUE,
     STATE_NOW,
     STATE_REQUESTS,
 };
@@ -728,6 +853,8 @@ static struct schedule_table table_of(struct arena *a, const struct db_rows *r, 
         .time_dependent = is_true(db_cell(r, row, STATE_TIME_DEPENDENT)),
         .last_refresh_us = number(db_cell(r, row, STATE_LAST_REFRESH)),
         .next_attempt_us = number(db_cell(r, row, STATE_NEXT_ATTEMPT)),
+        .unit = number(db_cell(r, row, STATE_UNIT)),
+        .unit_slowest = is_true(db_cell(r, row, STATE_UNIT_SLOWEST)),
     };
     const char *why;
 
@@ -763,6 +890,13 @@ static void remember_looked_at(struct database *d, const struct schedule_table *
     d->n_memos = kept;
 }
 
+static struct job_member member_of(const struct db_rows *rows, int row)
+{
+    return (struct job_member){ .pgt_id = number(db_cell(rows, row, STATE_PGT_ID)),
+                                .relation = mem_strdup(db_cell(rows, row, STATE_RELATION)),
+                                .owner = mem_strdup(db_cell(rows, row, STATE_OWNER)) };
+}
+
 /* Call with the mutex held. */
 static void hand_out(struct database *d, struct arena *a, const struct db_rows *rows)
 {
@@ -770,6 +904,7 @@ static void hand_out(struct database *d, struct arena *a, const struct db_rows *
     struct schedule_table *tables = arena_new_array(a, struct schedule_table, (size_t)n);
     int *row_of = arena_new_array(a, int, (size_t)n);
     int *ready = arena_new_array(a, int, (size_t)n);
+    int *members = arena_new_array(a, int, (size_t)n);
     int64_t now = now_ns();
     int64_t now_us = n > 0 ? number(db_cell(rows, 0, STATE_NOW)) : 0;
     int n_tables = 0;
@@ -808,13 +943,25 @@ static void hand_out(struct database *d, struct arena *a, const struct db_rows *
             d->next_due_ns = now + (due_us - now_us) * 1000;
     }
     for (int i = 0; i < n_ready; i++) {
-        int row = row_of[ready[i]];
+        int count = schedule_members(tables, n_tables, ready[i], members);
+        struct job_member *job_members = mem_alloc((size_t)count * sizeof(*job_members));
 
-        memo_get(d, tables[ready[i]].pgt_id)->running = true;
-        job_push(d, (struct job){ .kind = JOB_REFRESH,
-                                  .pgt_id = tables[ready[i]].pgt_id,
-                                  .relation = mem_strdup(db_cell(rows, row, STATE_RELATION)),
-                                  .owner = mem_strdup(db_cell(rows, row, STATE_OWNER)) });
+        for (int k = 0; k < count; k++) {
+            memo_get(d, tables[members[k]].pgt_id)->running = true;
+            job_members[k] = member_of(rows, row_of[members[k]]);
+        }
+        job_push(d,
+                 (struct job){ .kind = JOB_REFRESH, .members = job_members, .n_members = count });
+    }
+    for (int i = 0; i < n && !d->check_running && now >= d->check_not_before_ns; i++) {
+        struct job_member *member;
+
+        if (!is_true(db_cell(rows, i, STATE_CHECK_DUE)))
+            continue;
+        member = mem_alloc(sizeof(*member));
+        *member = member_of(rows, i);
+        d->check_running = true;
+        job_push(d, (struct job){ .kind = JOB_CHECK, .members = member, .n_members = 1 });
     }
     if (n > 0 && number(db_cell(rows, 0, STATE_REQUESTS)) > 0 && !d->requests_running) {
         d->requests_running = true;
@@ -834,19 +981,27 @@ static bool database_look(struct database *d, struct db_libpq *c, struct err *e)
                   "SELECT s.pgt_id, "
                   "pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), "
                   "pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(c.relowner)), "
-                  "s.schedule, s.tier, "
+                  "s.schedule, CASE WHEN h.pgt_id IS NULL THEN s.tier ELSE 'frozen' END, "
                   "s.status IN ('ACTIVE', 'INITIALIZING') AND (s.refresh_mode <> 'IMMEDIATE' "
                   "OR s.needs_reinit OR NOT s.is_populated), "
                   "s.is_populated, s.needs_reinit, s.has_changes, s.time_dependent, "
                   "(EXTRACT(epoch FROM s.last_refresh_at) * 1000000)::bigint, "
                   "(EXTRACT(epoch FROM s.next_attempt_at) * 1000000)::bigint, s.upstream, "
+                  "u.unit_id, u.slowest, k.pgt_id IS NOT NULL AND s.is_populated "
+                  "AND s.status = 'ACTIVE' AND c.oid IS NOT NULL, "
                   "(EXTRACT(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint, r.pending "
                   "FROM (SELECT pg_catalog.count(*) AS pending FROM pgtrickle.pgt_requests "
                   "WHERE error IS NULL) r "
                   "LEFT JOIN (pgtrickle._schedule_state() s "
                   "JOIN pgtrickle.pgt_stream_tables t ON t.pgt_id = s.pgt_id "
                   "LEFT JOIN pg_catalog.pg_class c ON c.oid = t.pgt_relid "
-                  "LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace) ON true");
+                  "LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
+                  "LEFT JOIN pgtrickle.pgt_units u ON u.pgt_id = s.pgt_id "
+                  "LEFT JOIN (SELECT DISTINCT pgt_id FROM pgtrickle._held()) h "
+                  "ON h.pgt_id = s.pgt_id "
+                  "LEFT JOIN pgtrickle.pgt_checks k ON k.pgt_id = s.pgt_id "
+                  "AND k.check_interval IS NOT NULL AND (k.checked_at IS NULL "
+                  "OR k.checked_at + k.check_interval <= pg_catalog.clock_timestamp())) ON true");
     if (ok) {
         pthread_mutex_lock(&d->scheduler->mutex);
         hand_out(d, &a, &rows);

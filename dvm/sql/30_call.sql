@@ -320,7 +320,7 @@ BEGIN
         RAISE EXCEPTION 'not callable' USING ERRCODE = 'insufficient_privilege';
     END IF;
     -- For a stream table that exists: its owner or the maintenance role.
-    IF NEW.op IN ('unregister', 'refreshed', 'alter', 'run') OR NEW.op = 'request' AND a ? 'pgt_id' THEN
+    IF NEW.op IN ('unregister', 'refreshed', 'alter', 'run', 'checked') OR NEW.op = 'request' AND a ? 'pgt_id' THEN
         SELECT * INTO st FROM pgtrickle.pgt_stream_tables t WHERE t.pgt_id = (a->>'pgt_id')::bigint;
         IF NOT FOUND THEN
             RAISE EXCEPTION 'there is no stream table %', a->>'pgt_id' USING ERRCODE = 'undefined_table';
@@ -356,7 +356,7 @@ BEGIN
     WHEN 'alter' THEN
         NEW.result := pgtrickle._call_alter(a, NEW.caller);
     ELSE
-        RAISE EXCEPTION 'unknown operation %', quote_nullable(NEW.op) USING ERRCODE = 'invalid_parameter_value';
+        NEW.result := pgtrickle._call_policy(NEW.op, a, NEW.caller);
     END CASE;
     RETURN NEW;
 END

@@ -69,7 +69,7 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $body$
         deltas->>'all')
 $body$;
 
--- Runs one of a stream table's statements and answers its refresh row. what: 'delta' (with mask), 'full', 'fill', 'empty'.
+-- Runs one of a stream table's statements and answers its refresh row. what: 'delta' (with mask), 'full', 'fill', 'empty', 'check', 'check_own'.
 CREATE OR REPLACE FUNCTION pgtrickle._call_run(st pgtrickle.pgt_stream_tables, what text, mask text) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
@@ -85,6 +85,8 @@ BEGIN
         WHEN 'delta' THEN pgtrickle._delta(st.plan->'deltas', mask)
         WHEN 'full' THEN st.plan->>'full'
         WHEN 'fill' THEN st.plan->>'fill'
+        WHEN 'check' THEN st.plan->>'check'
+        WHEN 'check_own' THEN st.plan->>'check_own'
         WHEN 'empty' THEN format('WITH d AS (DELETE FROM %s RETURNING 1) SELECT 0, 0, count(*), count(*), pg_current_snapshot() FROM d', st.pgt_relid::regclass)
     END;
     IF statement IS NULL OR owner IS NULL THEN

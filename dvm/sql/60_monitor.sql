@@ -322,7 +322,14 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
         UNION ALL SELECT 6, 'buffer_growth', 'WARN', (SELECT string_agg(format('%s of %s for %s', b.pending_rows, b.source_table, b.stream_table), ', ' ORDER BY b.stream_table)
                                                       FROM pgtrickle.change_buffer_sizes() b WHERE b.pending_rows > 10000)
         UNION ALL SELECT 7, 'capture', 'ERROR', (SELECT string_agg(h.source_table || ': ' || h.alert, ', ' ORDER BY h.source_table) FROM pgtrickle.check_cdc_health() h WHERE h.alert IS NOT NULL)
-        UNION ALL SELECT 8, 'requests', 'WARN', (SELECT string_agg(format('%s %s: %s', r.op, r.args->>'name', coalesce(r.error, 'waiting')), ', ' ORDER BY r.request_id) FROM pgtrickle.pgt_requests r))
+        UNION ALL SELECT 8, 'requests', 'WARN', (SELECT string_agg(format('%s %s: %s', r.op, r.args->>'name', coalesce(r.error, 'waiting')), ', ' ORDER BY r.request_id) FROM pgtrickle.pgt_requests r)
+        UNION ALL SELECT 9, 'checks', 'ERROR', (SELECT string_agg(format('%s.%s (%s rows missing, %s too many)', t.pgt_schema, t.pgt_name, k.missing, k.extra), ', ' ORDER BY t.pgt_schema, t.pgt_name)
+                                                FROM pgtrickle.pgt_checks k JOIN pgtrickle.pgt_stream_tables t USING (pgt_id) WHERE k.verdict = 'MISMATCH')
+        UNION ALL SELECT 10, 'held', 'WARN', (SELECT string_agg(format('%s.%s: %s', t.pgt_schema, t.pgt_name, h.why), ', ' ORDER BY t.pgt_schema, t.pgt_name)
+                                              FROM pgtrickle._held() h JOIN pgtrickle.pgt_stream_tables t USING (pgt_id))
+        UNION ALL SELECT 11, 'units', 'WARN', (SELECT string_agg(format('%s.%s keeps all of its group from being refreshed', t.pgt_schema, t.pgt_name), ', ' ORDER BY t.pgt_schema, t.pgt_name)
+                                               FROM pgtrickle.pgt_units u JOIN pgtrickle.pgt_stream_tables t USING (pgt_id)
+                                               WHERE t.status IN ('ERROR', 'SUSPENDED') OR t.refresh_tier = 'frozen' OR t.fuse_state = 'blown'))
     SELECT c.check_name, CASE WHEN c.bad IS NULL THEN 'OK' ELSE c.severity END, coalesce(c.bad, 'ok') FROM c ORDER BY c.place
 $body$;
 
@@ -342,25 +349,17 @@ $body$;
 CREATE OR REPLACE FUNCTION pgtrickle.diagnose_errors(name text) RETURNS TABLE (event_time timestamptz, error_type text, error_message text, remediation text)
 LANGUAGE sql STABLE AS $body$ SELECT * FROM pgtrickle._diagnose_errors(pgtrickle._id($1, pg_catalog.current_schemas(false))) $body$;
 
--- A stream table that two or more of its upstreams reach from a common ancestor, with all between.
+-- The units that hold an atomic diamond, each with all that is refreshed in its transaction. epoch: grows with each refresh of a member.
 CREATE OR REPLACE FUNCTION pgtrickle.diamond_groups()
 RETURNS TABLE (group_id integer, member_name text, member_schema text, is_convergence boolean, epoch bigint, schedule_policy text)
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
-    WITH RECURSIVE up(id, via, relid) AS (
-        -- via: the direct upstream through which the ancestor relid is reached
-        SELECT d.pgt_id, u.pgt_id, u.pgt_relid FROM pgtrickle.pgt_dependencies d JOIN pgtrickle.pgt_stream_tables u ON u.pgt_relid = d.source_relid
-        UNION
-        SELECT up.id, up.via, d.source_relid FROM up JOIN pgtrickle.pgt_stream_tables t ON t.pgt_relid = up.relid JOIN pgtrickle.pgt_dependencies d ON d.pgt_id = t.pgt_id),
-    meets AS (SELECT up.id, array_agg(DISTINCT up.via) AS branches FROM up
-              WHERE EXISTS (SELECT FROM up o WHERE o.id = up.id AND o.via <> up.via AND o.relid = up.relid) GROUP BY up.id),
-    members AS (
-        SELECT m.id AS g, m.id AS member FROM meets m
-        UNION SELECT m.id, x FROM meets m, unnest(m.branches) AS x
-        UNION SELECT m.id, t.pgt_id FROM meets m JOIN up ON up.id = m.id AND up.via = ANY (m.branches) JOIN pgtrickle.pgt_stream_tables t ON t.pgt_relid = up.relid)
-    SELECT dense_rank() OVER (ORDER BY m.g)::integer, t.pgt_name, t.pgt_schema, t.pgt_id = m.g, coalesce((SELECT max(h.refresh_id) FROM pgtrickle.pgt_refresh_history h WHERE h.pgt_id = m.g), 0),
-        c.diamond_schedule_policy
-    FROM members m JOIN pgtrickle.pgt_stream_tables t ON t.pgt_id = m.member JOIN pgtrickle.pgt_stream_tables c ON c.pgt_id = m.g
-    WHERE c.diamond_consistency = 'atomic' ORDER BY 1, t.pgt_id
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $body$
+    WITH top AS MATERIALIZED (SELECT DISTINCT d.convergence FROM pgtrickle._diamonds() d JOIN pgtrickle.pgt_stream_tables t ON t.pgt_id = d.convergence
+                              WHERE t.diamond_consistency = 'atomic')
+    SELECT dense_rank() OVER (ORDER BY u.unit_id)::integer, t.pgt_name, t.pgt_schema, t.pgt_id IN (SELECT convergence FROM top),
+        max(coalesce((SELECT max(h.refresh_id) FROM pgtrickle.pgt_refresh_history h WHERE h.pgt_id = u.pgt_id), 0)) OVER (PARTITION BY u.unit_id),
+        CASE WHEN u.slowest THEN 'slowest' ELSE 'fastest' END
+    FROM pgtrickle.pgt_units u JOIN pgtrickle.pgt_stream_tables t USING (pgt_id)
+    WHERE u.unit_id IN (SELECT v.unit_id FROM pgtrickle.pgt_units v JOIN top ON top.convergence = v.pgt_id) ORDER BY 1, t.pgt_id
 $body$;
 
 -- ---- advice ------------------------------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,246 @@
+"""What decides when and how stream tables are refreshed, and whether they are right: checks, units, gates, watermarks."""
+
+import json
+import time
+
+from tests.support import pg
+
+BASE = """
+CREATE TABLE orders (id serial PRIMARY KEY, region text, amount numeric(10,2), ratio float8);
+INSERT INTO orders (region, amount, ratio) SELECT 'r' || i % 3, i, i / 7.0 FROM generate_series(1, 30) i;
+"""
+BY_REGION = "SELECT region, count(*) AS n, sum(amount) AS total FROM orders GROUP BY region"
+MANUAL = "0 0 1 1 *"  # once a year: nothing happens unless asked for
+
+
+def create(conn, name, query, **options):
+    with_ = ", ".join(f"{k} = '{v}'" for k, v in options.items())
+    conn.execute(f"CREATE STREAM TABLE {name} WITH ({with_}) AS {query}")
+
+
+def check(conn, name):
+    """verdict, missing, extra, differences"""
+    row = pg.rows(conn, f"CHECK STREAM TABLE {name}")[0]
+    return row[1], row[2], row[3], row[6]
+
+
+def expect(found, expected, what):
+    if found != expected:
+        raise pg.Failure(f"{what}: {found!r} instead of {expected!r}")
+
+
+def history(conn, name, columns="action", condition="true"):
+    return pg.rows(conn, f"SELECT {columns} FROM pgtrickle.pgt_refresh_history h JOIN pgtrickle.pgt_stream_tables t USING (pgt_id) "
+                         f"WHERE pgt_name = %s AND {condition} ORDER BY refresh_id", (name,))
+
+
+def listen(conn):
+    """The list to which alerts are appended whenever the connection does something."""
+    found = []
+    conn.add_notify_handler(lambda n: found.append(json.loads(n.payload)))
+    conn.execute("LISTEN pg_trickle_alert")
+    return found
+
+
+def test_check_finds_what_differs_and_only_that(world):
+    with world.database() as connect:
+        conn = connect()
+        conn.execute(BASE)
+        kinds = {"by_region": BY_REGION, "copy": "SELECT id, region, amount FROM orders WHERE amount > 3", "bag": "SELECT region, amount > 10 AS big FROM orders",
+                 "floats": "SELECT region, sum(ratio) AS s, avg(ratio) AS a FROM orders GROUP BY region"}
+        for name, query in kinds.items():
+            for mode in ("DIFFERENTIAL", "IMMEDIATE", "FULL"):
+                st = f"{name}_{mode.lower()}"
+                create(conn, st, query, refresh_mode=mode, **({} if mode == "IMMEDIATE" else {"schedule": MANUAL}))
+                expect(check(conn, st)[:3], ("EQUAL", 0, 0), st)
+        conn.execute("UPDATE orders SET amount = amount + 1, ratio = ratio * 3 WHERE id % 4 = 0; DELETE FROM orders WHERE id = 7; "
+                     "INSERT INTO orders (region, amount, ratio) VALUES (NULL, 5, 'NaN'), ('r1', NULL, NULL)")
+        for name in kinds:
+            expect(check(conn, f"{name}_differential")[:3], ("EQUAL", 0, 0), f"{name} with changes that wait")
+            expect(check(conn, f"{name}_immediate")[:3], ("EQUAL", 0, 0), f"{name}, IMMEDIATE")
+            expect(check(conn, f"{name}_full")[0], "BEHIND", f"{name}, FULL")
+        expect(pg.one(conn, "SELECT sum(n) FROM by_region_differential"), 30, "a check changes nothing")
+        # What no refresh would touch: a row that is not there, one too many, one that is other.
+        for mode in ("differential", "immediate"):
+            conn.execute(f"DELETE FROM by_region_{mode} WHERE region = 'r0'; UPDATE by_region_{mode} SET total = total + 1 WHERE region = 'r2'; "
+                         f"INSERT INTO copy_{mode} SELECT 1000, 'x', 1; DELETE FROM bag_{mode} WHERE ctid = (SELECT min(ctid) FROM bag_{mode})")
+            verdict, missing, extra, differences = check(conn, f"by_region_{mode}")
+            expect((verdict, missing, extra), ("MISMATCH", 2, 1), f"by_region_{mode}")
+            expect(sorted(d["copies"] for d in differences), [-1, 1, 1], "its copies")
+            expect(json.loads([d["row"] for d in differences if d["copies"] < 0][0])["region"], "r2", "its row")
+            expect(check(conn, f"copy_{mode}")[:3], ("MISMATCH", 0, 1), f"copy_{mode}")
+            expect(check(conn, f"bag_{mode}")[:3], ("MISMATCH", 1, 0), f"bag_{mode}")
+            expect(check(conn, f"floats_{mode}")[:3], ("EQUAL", 0, 0), f"floats_{mode}")
+        bad = pg.one(conn, "SELECT detail FROM pgtrickle.health_check() WHERE check_name = 'checks'")
+        expect("by_region_differential" in bad and "floats" not in bad, True, f"health ({bad})")
+        conn.execute("SELECT pgtrickle.repair_stream_table('by_region_differential')")
+        expect(check(conn, "by_region_differential")[:3], ("EQUAL", 0, 0), "after a repair")
+
+
+def test_check_in_transactions_and_by_others(world):
+    with world.database() as connect:
+        conn = connect()
+        conn.execute(BASE)
+        create(conn, "by_region", BY_REGION, schedule=MANUAL)
+        create(conn, "now_only", "SELECT id FROM orders WHERE now() - interval '1 second' * id < now() - interval '5 seconds'", schedule=MANUAL)
+        conn.execute("CREATE STREAM TABLE empty WITH (schedule = '1 1 1 1 *') AS SELECT region FROM orders WITH NO DATA; SELECT pgtrickle.alter_stream_table('empty', status => 'SUSPENDED')")
+        expect(check(conn, "empty")[0] in ("UNPOPULATED", "EQUAL"), True, "WITH NO DATA")
+        for level in ("READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"):
+            conn.execute(f"BEGIN ISOLATION LEVEL {level}; UPDATE orders SET amount = amount + 1 WHERE id = 3")
+            expect(check(conn, "by_region")[0], "EQUAL", level)
+            expect(check(conn, "now_only")[0], "EQUAL", f"time, {level}")
+            conn.execute("COMMIT")
+        conn.execute("BEGIN READ ONLY")
+        pg.expect_error(conn, "CHECK STREAM TABLE by_region", "25006")
+        conn.execute("ROLLBACK")
+        conn.execute("GRANT SELECT ON by_region TO reader")
+        pg.expect_error(connect("reader"), "CHECK STREAM TABLE by_region", "42501")
+        pg.expect_error(conn, "CHECK STREAM TABLE nothing", "42P01")
+        pg.expect_error(conn, "CHECK STREAM TABLE", "42601")
+        expect(pg.one(conn, "SELECT verdict FROM pgtrickle.check_stream_table('public.by_region')"), "EQUAL", "the function")
+
+
+def test_check_beside_writers(world):
+    """The changes that come in during a check are no mismatch; readers and writers don't wait for it."""
+    with world.database() as connect:
+        conn, writer = connect(), connect()
+        conn.execute(BASE)
+        create(conn, "by_region", BY_REGION, schedule="1s", refresh_mode="DIFFERENTIAL")
+        create(conn, "at_once", BY_REGION, refresh_mode="IMMEDIATE")
+        conn.execute("SELECT pgtrickle.check_stream_table_every('by_region', '1s')")
+        deadline = time.monotonic() + min(world.seconds, 5)
+        seen = set()
+        i = 0
+        while time.monotonic() < deadline:
+            i += 1
+            writer.execute("UPDATE orders SET amount = amount + 1, region = 'r' || %s %% 3 WHERE id %% 7 = %s", (i, i % 7))
+            for st in ("by_region", "at_once"):
+                seen.add((st, check(conn, st)[0]))
+        expect({v for _, v in seen} <= {"EQUAL", "BEHIND"}, True, f"verdicts {seen}")
+        expect(("at_once", "EQUAL") in seen, True, f"verdicts of IMMEDIATE {seen}")
+        pg.wait_until(lambda: pg.one(conn, "SELECT count(*) FROM pgtrickle.pgt_checks WHERE verdict = 'EQUAL' AND check_interval IS NOT NULL") == 1, 20, "a check in the background")
+        listener = connect.direct()
+        events = listen(listener)
+        conn.execute("UPDATE by_region SET total = total + 1 WHERE region = 'r1'")
+        pg.wait_until(lambda: pg.one(conn, "SELECT verdict FROM pgtrickle.pgt_checks WHERE check_interval IS NOT NULL") == "MISMATCH", 20, "a mismatch is found")
+        pg.wait_until(lambda: listener.execute("SELECT 1") and "check_mismatch" in [e["event"] for e in events], 10, "an alert")
+
+
+def units(conn):
+    return sorted(tuple(r[0]) for r in pg.rows(conn, "SELECT array_agg(t.pgt_name ORDER BY t.pgt_name) FROM pgtrickle.pgt_units u JOIN pgtrickle.pgt_stream_tables t USING (pgt_id) GROUP BY unit_id"))
+
+
+def test_units_are_found(world):
+    with world.database() as connect:
+        conn = connect()
+        conn.execute(BASE)
+
+        def st(name, *sources, **options):
+            create(conn, name, " UNION ALL ".join(f"SELECT region FROM {s}" for s in sources), **{"schedule": MANUAL, **options})
+
+        st("base", "orders")
+        st("a", "base")
+        st("b", "base")
+        expect(units(conn), [], "siblings without a convergence")
+        st("c", "a", "b")
+        expect(units(conn), [("a", "b", "c")], "a diamond below a waist")
+        st("d", "c", "a", diamond_consistency="none")
+        expect(units(conn), [("a", "b", "c")], "one that wants none")
+        conn.execute("ALTER STREAM TABLE d SET (diamond_consistency = 'atomic')")
+        expect(units(conn), [("a", "b", "c", "d")], "it wants it now")
+        st("e", "orders")
+        st("f", "e")
+        st("g", "f", "base")
+        expect(units(conn), [("a", "b", "c", "d"), ("base", "e", "f", "g")], "another diamond over the waist")
+        conn.execute("SELECT pgtrickle.create_refresh_group('both', '{d,e}')")
+        expect(units(conn), [("a", "b", "base", "c", "d", "e", "f", "g")], "a group unites them")
+        conn.execute("SELECT pgtrickle.drop_refresh_group('both')")
+        expect(units(conn), [("a", "b", "c", "d"), ("base", "e", "f", "g")], "without the group")
+        expect(sorted(pg.rows(conn, "SELECT member_name, is_convergence FROM pgtrickle.diamond_groups()")),
+               [("a", False), ("b", False), ("base", False), ("c", True), ("d", True), ("e", False), ("f", False), ("g", True)], "diamond_groups")
+        conn.execute("DROP STREAM TABLE g; DROP STREAM TABLE d")
+        expect(units(conn), [("a", "b", "c")], "after drops")
+        conn.execute("ALTER STREAM TABLE c SET (refresh_mode = 'IMMEDIATE')")
+        expect(units(conn), [], "IMMEDIATE needs none")
+        # Two groups that would wait for each other are one.
+        st("y1", "e")
+        conn.execute("SELECT pgtrickle.create_refresh_group('x', '{a,y1}'); SELECT pgtrickle.create_refresh_group('y', '{e,b}')")
+        st("z", "a")
+        expect(units(conn), [("a", "y1"), ("b", "e")], "two groups, one after the other")
+
+
+def test_diamond_is_refreshed_all_or_nothing(world):
+    with world.database() as connect:
+        conn = connect()
+        conn.execute(BASE)
+        create(conn, "l", BY_REGION, schedule="1s", refresh_mode="DIFFERENTIAL")
+        create(conn, "r", "SELECT region, max(id) AS newest, min(100 / (amount + 1000)) AS worst FROM orders GROUP BY region", schedule=MANUAL, refresh_mode="DIFFERENTIAL")
+        create(conn, "j", "SELECT l.region, l.n, l.total, r.newest FROM l JOIN r ON l.region = r.region", refresh_mode="DIFFERENTIAL")
+        joined = f"SELECT l.region, l.n, l.total, r.newest FROM ({BY_REGION}) l JOIN (SELECT region, max(id) AS newest FROM orders GROUP BY region) r ON l.region = r.region"
+        last = 0
+        for i in range(40):
+            conn.execute(f"INSERT INTO orders (region, amount) VALUES ('r{i % 3}', {i}); UPDATE orders SET amount = amount + 1 WHERE id = {i + 1}")
+            # n of l and newest of r agree at every moment: ids are dense.
+            n, newest = pg.rows(conn, "SELECT (SELECT sum(n) FROM l), (SELECT max(newest) FROM r)")[0]
+            expect(n, newest, "both sides in one snapshot")
+            last = n
+        pg.wait_equal(conn, "j", joined)
+        expect(len(pg.rows(conn, "SELECT DISTINCT frontier_snapshot::text FROM pgtrickle.pgt_stream_tables")), 1, "snapshots")
+        before = pg.one(conn, "SELECT max(frontier_seq) FROM pgtrickle.pgt_stream_tables")
+        conn.execute("INSERT INTO orders (region, amount) VALUES ('r0', -1000)")  # r divides by zero
+        pg.wait_until(lambda: pg.one(conn, "SELECT status FROM pgtrickle.pgt_stream_tables WHERE pgt_name = 'r'") == "ERROR", 20, "the error of r")
+        expect(pg.rows(conn, "SELECT pgt_name, status FROM pgtrickle.pgt_stream_tables ORDER BY 1"), [("j", "ACTIVE"), ("l", "ACTIVE"), ("r", "ERROR")], "whose error")
+        expect(pg.one(conn, "SELECT max(frontier_seq) FROM pgtrickle.pgt_stream_tables"), before, "frontiers after the failure")
+        conn.execute("DELETE FROM orders WHERE amount = -1000; INSERT INTO orders (region, amount) VALUES ('r0', 1); SELECT pgtrickle.resume_stream_table('r')")
+        pg.wait_equal(conn, "j", joined)
+        pg.wait_equal(conn, "l", BY_REGION)
+
+
+def test_gates_and_watermarks(world):
+    with world.database() as connect:
+        conn = connect()
+        conn.execute(BASE)
+        conn.execute("CREATE TABLE other (region text); INSERT INTO other VALUES ('r0'); GRANT SELECT ON orders TO reader")
+        create(conn, "by_region", BY_REGION, schedule="1s", refresh_mode="DIFFERENTIAL")
+        create(conn, "free", "SELECT count(*) AS n FROM other", schedule="1s", refresh_mode="DIFFERENTIAL")
+        pg.expect_error(connect("reader"), "SELECT pgtrickle.gate_source('orders')", "42501")
+        pg.expect_error(conn, "SELECT pgtrickle.gate_source('nothing')", "42P01")
+        conn.execute("SELECT pgtrickle.gate_source('orders')")
+        expect(pg.rows(conn, "SELECT source_table, schema_name, gated, gated_by FROM pgtrickle.source_gates()"), [("orders", "public", True, "postgres")], "gates")
+        expect(history(conn, "by_region", "action, h.status, reason")[-1], ("SKIP", "SKIPPED", "source gated"), "history")
+        conn.execute("INSERT INTO orders (region, amount) VALUES ('new', 1); INSERT INTO other VALUES ('x')")
+        pg.wait_equal(conn, "free", "SELECT count(*) AS n FROM other")
+        before = pg.one(conn, "SELECT last_refresh_at FROM pgtrickle.pgt_stream_tables WHERE pgt_name = 'free'")
+        pg.wait_until(lambda: pg.one(conn, "SELECT last_refresh_at FROM pgtrickle.pgt_stream_tables WHERE pgt_name = 'free'") > before, 20, "another round")
+        expect(pg.one(conn, "SELECT count(*) FROM by_region WHERE region = 'new'"), 0, "rows behind a gate")
+        conn.execute("SELECT pgtrickle.ungate_source('public.orders')")
+        pg.wait_equal(conn, "by_region", BY_REGION)
+        expect(pg.one(conn, "SELECT affected_stream_tables FROM pgtrickle.bootstrap_gate_status()"), "public.by_region", "who waited")
+
+        conn.execute("SELECT pgtrickle.create_watermark_group('pair', '{orders,other}', 10)")
+        conn.execute("SELECT pgtrickle.advance_watermark('orders', '2026-01-01 00:00:00+00')")
+        expect(pg.rows(conn, "SELECT aligned, sources_with_watermark, sources_total FROM pgtrickle.watermark_status()"), [(True, 1, 2)], "one watermark")
+        conn.execute("SELECT pgtrickle.advance_watermark('other', '2026-01-01 00:01:00+00')")
+        expect(pg.rows(conn, "SELECT lag_secs, aligned FROM pgtrickle.watermark_status()"), [(60.0, False)], "a minute apart")
+        conn.execute("INSERT INTO orders (region, amount) VALUES ('newer', 1)")
+        pg.expect_error(conn, "SELECT pgtrickle.advance_watermark('orders', '2025-01-01')", "22023")
+        create(conn, "loner", "SELECT count(*) AS n FROM orders o JOIN other USING (region)", schedule=MANUAL)
+        expect(pg.one(conn, "SELECT count(*) FROM pgtrickle._held()"), 3, "all that read one of them wait")
+        conn.execute("SELECT pgtrickle.advance_watermark('orders', '2026-01-01 00:00:55+00')")
+        pg.wait_equal(conn, "by_region", BY_REGION)
+        conn.execute("SELECT pgtrickle.drop_watermark_group('pair')")
+        pg.expect_error(conn, "SELECT pgtrickle.drop_watermark_group('pair')", "42704")
+
+
+def test_alerts_are_sent(world):
+    with world.database() as connect:
+        conn, listener = connect(), connect.direct()
+        conn.execute(BASE)
+        seen = listen(listener)
+        create(conn, "by_region", BY_REGION, schedule=MANUAL, refresh_mode="DIFFERENTIAL")
+        create(conn, "quiet", BY_REGION, schedule=MANUAL, refresh_mode="DIFFERENTIAL", pooler_compatibility_mode="true")
+        conn.execute("INSERT INTO orders (region, amount) VALUES ('new', 1); REFRESH STREAM TABLE by_region; REFRESH STREAM TABLE quiet; REFRESH STREAM TABLE by_region")
+        conn.execute("ALTER STREAM TABLE by_region SUSPEND; ALTER STREAM TABLE by_region RESUME")
+        pg.wait_until(lambda: listener.execute("SELECT 1") and len(seen) >= 3, 10, lambda: f"three alerts: {seen}")
+        expect([(e["event"], e["pgt_name"]) for e in seen], [("refresh_completed", "by_region"), ("refresh_completed", "by_region"), ("resumed", "by_region")], "alerts")
+        expect((seen[1]["action"], seen[1]["rows_inserted"]), ("DIFFERENTIAL", 1), "what it did")
