@@ -243,7 +243,8 @@ static void put_plain_set(struct planner *p, struct text *t, bool excluded)
     text_put(t, "SET ");
     for (int i = 0; i < p->n_states; i++) {
         const struct state *s = &p->states[i];
-        const struct state *only[] = { s, s->kind == STATE_SUM && s->visible ? &p->states[s->count] : NULL };
+        const struct state *only[] = { s, s->kind == STATE_SUM && s->visible ? &p->states[s->count]
+                                                                             : NULL };
         struct text merged[2];
 
         for (int m = 0; m < 2; m++) {

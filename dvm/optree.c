@@ -572,6 +572,8 @@ struct op *build_from(struct builder *b, const struct from_item *item, struct sc
         return build_scan(b, item, s);
     case FROM_JOIN:
         return build_join(b, item, s);
+    case FROM_SELF:
+        return build_self(b, item, s);
     case FROM_FUNCTION:
         return build_function(b, item, build_one_row(b), &(struct scope){ 0 }, s);
     case FROM_SUBQUERY:
@@ -791,6 +793,8 @@ struct op *build_named_only(struct builder *b, struct op *child, int n)
 struct op *build_query(struct builder *b, const struct query *q, int *n_named)
 {
     *n_named = q->n_targets;
+    if (q->kind == QUERY_RECURSIVE)
+        return build_recursive(b, q, n_named);
     return q->kind == QUERY_SELECT ? build_select(b, q) : build_set_operation(b, q);
 }
 
@@ -842,6 +846,7 @@ static void need_children(struct op *op, bool *wanted)
     switch (op->kind) {
     case OP_SCAN:
     case OP_VALUES:
+    case OP_SELF:
         break;
     case OP_JOIN:
     case OP_LEFT_JOIN:
@@ -849,6 +854,7 @@ static void need_children(struct op *op, bool *wanted)
         need(op->right, wanted + op->left->n_columns);
         break;
     case OP_UNION_ALL:
+    case OP_RECURSIVE:
         need(op->left, wanted);
         need(op->right, wanted);
         break;
@@ -884,11 +890,19 @@ static void need(struct op *op, const bool *wanted)
         /* how many rows it makes is seen in every column */
         if (op->expands && op->exprs[i]->returns_set)
             op->needed[i] = true;
+        /* the rounds of a recursion depend on whole rows */
+        if (op->kind == OP_RECURSIVE || op->kind == OP_SELF)
+            op->needed[i] = true;
     }
     need_expr(op->predicate, input);
     switch (op->kind) {
     case OP_SCAN:
     case OP_VALUES:
+    case OP_SELF:
+        break;
+    case OP_RECURSIVE:
+        for (int i = 0; i < op->n_columns; i++)
+            input[i] = true;
         break;
     case OP_REPEAT:
         for (int i = 0; i < op->n_columns; i++)
@@ -968,6 +982,10 @@ const char *op_kind_name(enum op_kind kind)
         return "Scan";
     case OP_FUNCTION:
         return "Function";
+    case OP_RECURSIVE:
+        return "Recursive Union (evaluated as a whole)";
+    case OP_SELF:
+        return "Recursion";
     case OP_FILTER:
         return "Filter";
     case OP_PROJECT:

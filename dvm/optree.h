@@ -53,6 +53,8 @@ struct value_type {
 enum op_kind {
     OP_SCAN,
     OP_FUNCTION,
+    OP_RECURSIVE,
+    OP_SELF,
     OP_FILTER,
     OP_PROJECT,
     OP_JOIN,
@@ -134,6 +136,9 @@ struct op {
     int n_functions;
     bool ordinality;
     bool padded; /* LEFT JOIN: rows for which there are none */
+    /* OP_RECURSIVE: left UNION [ALL] right; OP_SELF: in its right arm, what came last */
+    bool distinct;
+    const struct op *of;
     /* OP_PROJECT: a set-returning function makes one row many */
     bool expands;
     /* OP_FILTER, OP_JOIN, OP_LEFT_JOIN, OP_FUNCTION when padded: NULL is true */

@@ -20,11 +20,14 @@ struct scope {
     const int *args;    /* where a window call's arguments are */
 };
 
+struct open_recursion;
+
 struct builder {
     struct arena *a;
     const struct catalog *cat;
     struct refusal *refused;
     struct optree *tree;
+    struct open_recursion *recursions; /* whose recursive arm is being built */
 };
 
 /* Records the first refusal. NULL. */
@@ -85,6 +88,9 @@ bool build_shows_time(const struct op *op);
  * LEFT JOIN LATERAL … ON conjuncts. Adds the item's names to s, behind left's columns. */
 struct op *build_function(struct builder *b, const struct from_item *item, struct op *left,
                           const struct scope *arguments, struct scope *s);
+/* WITH RECURSIVE, and what its recursive arm reads of itself. */
+struct op *build_recursive(struct builder *b, const struct query *q, int *n_named);
+struct op *build_self(struct builder *b, const struct from_item *item, struct scope *s);
 /* Whether the expressions hold every column of child's key as it is. */
 bool build_covers_key(const struct op *child, struct expr **exprs, int n);
 

@@ -15,6 +15,12 @@
 
 /* ---- decisions ----------------------------------------------------------------------------- */
 
+/* Whether affected parts of it are evaluated anew and compared row by row. */
+static bool is_partitioned(const struct op *op)
+{
+    return op->kind == OP_WINDOW || op->kind == OP_RECURSIVE;
+}
+
 /* The grouping operator below projections (and filters, which rule out algebraic). With the time in
  * a filter above it there is none: rows then leave without any change below. */
 static const struct op *find_group(const struct op *root, bool *filtered)
@@ -28,7 +34,7 @@ static const struct op *find_group(const struct op *root, bool *filtered)
         *filtered = *filtered || op->kind == OP_FILTER;
         op = op->left;
     }
-    return op->kind == OP_GROUP || op->kind == OP_DISTINCT_ON || op->kind == OP_WINDOW ? op : NULL;
+    return op->kind == OP_GROUP || op->kind == OP_DISTINCT_ON || is_partitioned(op) ? op : NULL;
 }
 
 const struct op *plan_find_scan(const struct op *root)
@@ -98,11 +104,11 @@ void planner_init(struct planner *p, struct arena *a, const struct dvm_definitio
         p->strategy = tree->root->kind == OP_LIMIT ? STRATEGY_FIRST_ROWS : STRATEGY_LINEAR;
     }
     /* A group is found by the stored key: all of it must be there. */
-    if (p->group != NULL && p->group->kind != OP_WINDOW &&
+    if (p->group != NULL && !is_partitioned(p->group) &&
         (!tree->root->has_key || tree->root->n_key != p->group->n_key))
         p->group = NULL;
     if (p->group != NULL) {
-        p->strategy = p->group->kind == OP_WINDOW ? STRATEGY_PARTITION : STRATEGY_RECOMPUTE;
+        p->strategy = is_partitioned(p->group) ? STRATEGY_PARTITION : STRATEGY_RECOMPUTE;
         if (p->group->kind == OP_GROUP && !filtered && plan_choose_states(p))
             p->strategy = STRATEGY_ALGEBRAIC;
     }
@@ -452,7 +458,8 @@ const char *plan_delta(struct planner *p, enum delta_from from, uint64_t changed
 
     delta_init(&d, p->a, p->tree, from, changed, p->def->pgt_id);
     /* Nothing below the root may have changed: no statement for this mask. */
-    if (delta_of(&d, changing) == NULL) {
+    if ((p->group != NULL && p->group->kind == OP_RECURSIVE ? delta_keys(&d, p->group)
+                                                            : delta_of(&d, changing)) == NULL) {
         text_free(&d.with);
         return NULL;
     }

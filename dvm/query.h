@@ -89,16 +89,16 @@ struct qfunction {
     int n_columns; /* 0: it has none */
 };
 
-enum from_kind { FROM_TABLE, FROM_SUBQUERY, FROM_JOIN, FROM_FUNCTION };
+enum from_kind { FROM_TABLE, FROM_SUBQUERY, FROM_JOIN, FROM_FUNCTION, FROM_SELF };
 
 struct from_item {
     enum from_kind kind;
     const char *alias; /* how columns are qualified; NULL for a join without alias */
     const char **column_aliases;
     int n_column_aliases;
-    const char *schema, *name;   /* FROM_TABLE */
-    bool only;                   /* without the tables that inherit from it */
-    struct query *subquery;      /* FROM_SUBQUERY */
+    const char *schema, *name; /* FROM_TABLE */
+    bool only;                 /* without the tables that inherit from it */
+    struct query *subquery;    /* FROM_SUBQUERY; FROM_SELF: the recursive query that it stands in */
     struct qfunction *functions; /* FROM_FUNCTION; ROWS FROM (…) when there are several */
     int n_functions;
     bool ordinality;
@@ -140,7 +140,14 @@ struct qgroup {
     int n_args;
 };
 
-enum query_kind { QUERY_SELECT, QUERY_UNION_ALL, QUERY_INTERSECT, QUERY_EXCEPT, QUERY_VALUES };
+enum query_kind {
+    QUERY_SELECT,
+    QUERY_UNION_ALL,
+    QUERY_INTERSECT,
+    QUERY_EXCEPT,
+    QUERY_VALUES,
+    QUERY_RECURSIVE
+};
 enum distinct_kind { DISTINCT_NONE, DISTINCT_ROWS, DISTINCT_ON };
 
 struct query {

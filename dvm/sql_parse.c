@@ -578,7 +578,13 @@ static struct from_item *range_var(struct parser *p, PgQuery__RangeVar *r, struc
             item->n_column_aliases = (int)c->cte->n_aliascolnames;
             item->column_aliases = parse_strings(p, c->cte->aliascolnames, c->cte->n_aliascolnames);
         }
-        item->subquery = parse_query(p, c->cte->ctequery->select_stmt, c->outer);
+        if (c->recursion != NULL) {
+            item->kind = FROM_SELF;
+            item->subquery = c->recursion;
+            return item;
+        }
+        item->subquery = c->may_recurse ? parse_recursive(p, c)
+                                        : parse_query(p, c->cte->ctequery->select_stmt, c->outer);
         return item->subquery != NULL ? item : NULL;
     }
     table = find_table(p->cat, qualified ? r->schemaname : NULL, r->relname);
@@ -663,8 +669,8 @@ struct from_item *parse_from(struct parser *p, struct query *q, Node *n, struct 
 
 /* ---- SELECT -------------------------------------------------------------------------------- */
 
-static struct cte_scope *push_ctes(struct parser *p, PgQuery__WithClause *with,
-                                   struct cte_scope *outer)
+struct cte_scope *parse_push_ctes(struct parser *p, PgQuery__WithClause *with,
+                                  struct cte_scope *outer)
 {
     struct cte_scope *scope = outer;
 
@@ -673,6 +679,7 @@ static struct cte_scope *push_ctes(struct parser *p, PgQuery__WithClause *with,
 
         c->cte = with->ctes[i]->common_table_expr;
         c->name = c->cte->ctename;
+        c->may_recurse = with->recursive && parse_is_recursive(c->cte);
         c->outer = scope;
         scope = c;
     }
@@ -726,11 +733,8 @@ struct query *parse_query(struct parser *p, PgQuery__SelectStmt *s, struct cte_s
 {
     struct query *q;
 
-    if (s->with_clause != NULL) {
-        if (s->with_clause->recursive)
-            return parse_refuse(p, REFUSAL_RECURSIVE, "WITH RECURSIVE", NULL);
-        ctes = push_ctes(p, s->with_clause, ctes);
-    }
+    if (s->with_clause != NULL)
+        ctes = parse_push_ctes(p, s->with_clause, ctes);
     if (s->n_locking_clause > 0)
         return parse_refuse(p, REFUSAL_LOCKING, "FOR UPDATE and FOR SHARE", NULL);
     if (s->into_clause != NULL)

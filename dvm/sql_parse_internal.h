@@ -13,6 +13,8 @@ typedef PgQuery__Node Node; /* a name of libpg_query's, shortened */
 struct cte_scope {
     const char *name;
     PgQuery__CommonTableExpr *cte;
+    bool may_recurse;        /* WITH RECURSIVE */
+    struct query *recursion; /* inside of it: itself */
     struct cte_scope *outer; /* what the CTE itself may see */
 };
 
@@ -79,6 +81,12 @@ bool parse_has_time(Node *n);
 /* Fills out->terms of node's expression, when it uses the time. */
 bool parse_note_terms(struct parser *p, struct query *q, Node *node, bool grouped,
                       struct qexpr *out);
+
+/* Whether a WITH RECURSIVE's query names itself. */
+bool parse_is_recursive(const PgQuery__CommonTableExpr *cte);
+struct query *parse_recursive(struct parser *p, struct cte_scope *c);
+struct cte_scope *parse_push_ctes(struct parser *p, PgQuery__WithClause *with,
+                                  struct cte_scope *outer);
 
 /* Writes the SELECT's named windows out at their calls. */
 bool parse_name_windows(struct parser *p, PgQuery__SelectStmt *s);

@@ -198,6 +198,8 @@ static bool type_op(struct typing *t, struct op *op)
     case OP_VALUES:
     case OP_REPEAT:
     case OP_FUNCTION:
+    case OP_RECURSIVE:
+    case OP_SELF:
         break;
     }
     return true;

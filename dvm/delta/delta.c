@@ -6,6 +6,8 @@
 
 static delta_rule *const delta_rules[] = {
     [OP_SCAN] = delta_scan,               /* the rows captured, by weight                        */
+    [OP_RECURSIVE] = delta_recursive,     /* new minus old                                       */
+    [OP_SELF] = NULL,                     /* inside of a recursion only                          */
     [OP_FUNCTION] = delta_function,       /* dF(L) = dL x f(l)                                   */
     [OP_FILTER] = delta_filter,           /* dF(R) = F(dR), and what the passing of time flips   */
     [OP_PROJECT] = delta_project,         /* dP(R) = P(dR)                                       */
@@ -26,6 +28,7 @@ void delta_init(struct delta *d, struct arena *a, const struct optree *tree, enu
     *d = (struct delta){ .a = a, .tree = tree, .from = from, .changed = changed, .pgt_id = pgt_id };
     d->names = arena_new_array(a, const char *, (size_t)tree->n_ops);
     d->keys = arena_new_array(a, const char *, (size_t)tree->n_ops);
+    d->old_scans = arena_new_array(a, const char *, (size_t)tree->n_ops);
     d->asked = arena_new_array(a, bool, (size_t)tree->n_ops);
     text_init(&d->with);
 }
@@ -98,6 +101,8 @@ const char *delta_keys(struct delta *d, const struct op *op)
     const char *changes;
     struct text list;
 
+    if (op->kind == OP_RECURSIVE)
+        return delta_recursive_keys(d, op);
     if (d->keys[op->id] != NULL)
         return d->keys[op->id];
     changes = delta_of(d, is_scan ? op : op->left);

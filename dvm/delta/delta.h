@@ -38,7 +38,8 @@ struct delta {
     struct text with;   /* the CTEs so far: "WITH x AS (…),\n y AS (…)" */
     const char **names; /* per operator: its delta's CTE; NULL: not asked yet */
     bool *asked;
-    const char **keys; /* per operator: its affected keys' CTE */
+    const char **keys;      /* per operator: its affected keys' CTE */
+    const char **old_scans; /* per scan: the CTE of its old rows */
 };
 
 void delta_init(struct delta *d, struct arena *a, const struct optree *tree, enum delta_from from,
@@ -83,6 +84,14 @@ const char *delta_put_old_rows(struct delta *d, const struct op *op, const char 
 
 /* l x f(l) over the relation `from`; also: a column of l's more, or "". */
 void delta_put_function(struct text *out, const struct op *op, const char *from, const char *also);
+
+/* SELECT of the needed columns of op as of the last refresh, evaluated from the old rows of its
+ * scans. Nothing below op may use the time. */
+void delta_put_old(struct delta *d, struct text *out, const struct op *op);
+/* The CTE of the rows that a scan had; NULL when they are those that it has. */
+const char *delta_old_scan(struct delta *d, const struct op *scan);
+/* The CTE with one row when anything below a recursion changed; NULL when nothing can have. */
+const char *delta_recursive_keys(struct delta *d, const struct op *op);
 
 /* SELECT of the needed columns of op's input, now, for the affected keys only. */
 void delta_put_affected(struct text *out, const struct op *op, const char *keys_cte);
@@ -139,7 +148,7 @@ typedef void delta_rule(struct delta *d, const struct op *op, struct text *out);
 
 delta_rule delta_scan, delta_filter, delta_project, delta_union_all, delta_join, delta_left_join,
     delta_group, delta_distinct_on, delta_window, delta_values, delta_repeat, delta_limit,
-    delta_function;
+    delta_function, delta_recursive;
 
 /* Writes an operator over the relation `from`, the rows of its input. */
 typedef void delta_put_over(struct text *out, const struct op *op, const char *from);

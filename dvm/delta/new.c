@@ -6,6 +6,9 @@
 struct restriction {
     const struct op *at;
     const char *keys_cte;
+    struct delta *old;          /* scans give the rows of the last refresh; NULL: of now */
+    const struct op *recursion; /* whose recursive arm this is */
+    const struct restriction *outer;
 };
 
 static void put_new(struct text *out, const struct op *op, const struct restriction *r);
@@ -258,6 +261,44 @@ static void put_function(struct text *out, const struct op *op, const struct res
     text_free(&from);
 }
 
+/* (WITH RECURSIVE r5(c0) AS (left UNION ALL right) SELECT … FROM r5): what the right arm reads of
+ * itself is r5. */
+static void put_recursive(struct text *out, const struct op *op, const struct restriction *r)
+{
+    struct restriction inside = {
+        .old = r != NULL ? r->old : NULL,
+        .recursion = op,
+        .outer = r,
+    };
+
+    text_put(out, "SELECT ");
+    put_needed(out, op, "x", false);
+    text_printf(out, " FROM (WITH RECURSIVE r%d(", op->id);
+    for (int i = 0; i < op->n_columns; i++)
+        text_printf(out, "%sc%d", i > 0 ? ", " : "", i);
+    text_put(out, ") AS ((");
+    put_new(out, op->left, &inside);
+    text_put(out, op->distinct ? ") UNION (" : ") UNION ALL (");
+    put_new(out, op->right, &inside);
+    text_printf(out, ")) SELECT * FROM r%d) x", op->id);
+    if (r != NULL && r->at == op)
+        text_printf(out, " WHERE EXISTS (SELECT 1 FROM %s)", r->keys_cte);
+}
+
+static void put_self(struct text *out, const struct op *op, const struct restriction *r)
+{
+    while (r != NULL && r->recursion != op->of)
+        r = r->outer;
+    /* By itself, for its types only: those of the arm that it starts from. */
+    if (r == NULL) {
+        put_new(out, op->of->left, NULL);
+        return;
+    }
+    text_put(out, "SELECT ");
+    put_needed(out, op, "x", false);
+    text_printf(out, " FROM r%d x", op->of->id);
+}
+
 static void put_window(struct text *out, const struct op *op, const struct restriction *r)
 {
     struct text from;
@@ -321,8 +362,16 @@ static void put_new(struct text *out, const struct op *op, const struct restrict
     case OP_SCAN:
         if (r != NULL && r->at == op)
             put_affected(out, op, op, r->keys_cte, put_scan);
+        else if (r != NULL && r->old != NULL && delta_old_scan(r->old, op) != NULL)
+            text_printf(out, "SELECT * FROM %s", delta_old_scan(r->old, op));
         else
             put_scan(out, op);
+        return;
+    case OP_RECURSIVE:
+        put_recursive(out, op, r);
+        return;
+    case OP_SELF:
+        put_self(out, op, r);
         return;
     case OP_FUNCTION:
         put_function(out, op, r);
@@ -376,9 +425,14 @@ static void put_new(struct text *out, const struct op *op, const struct restrict
 void delta_put_new(struct text *out, const struct op *op, const struct op *restricted,
                    const char *keys_cte)
 {
-    struct restriction r = { restricted, keys_cte };
+    struct restriction r = { .at = restricted, .keys_cte = keys_cte };
 
     put_new(out, op, restricted != NULL ? &r : NULL);
+}
+
+void delta_put_old(struct delta *d, struct text *out, const struct op *op)
+{
+    put_new(out, op, &(struct restriction){ .old = d });
 }
 
 void delta_put_affected(struct text *out, const struct op *op, const char *keys_cte)

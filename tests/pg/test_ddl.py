@@ -293,7 +293,6 @@ def test_errors(world):
 def test_refusals(world):
     """What cannot be maintained: refused with a reason, or FULL under AUTO, with a NOTICE."""
     unsupported = [
-        "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 5) SELECT n, id FROM r, orders",
         "SELECT id FROM orders TABLESAMPLE SYSTEM (50)",
     ]
     with world.database() as connect:

@@ -81,3 +81,29 @@ FUNCTIONS = {
     "constant branch": ("SELECT g, v FROM t1 UNION ALL SELECT 0, 0", {"t1"}),
 }
 CORPUS.update(FUNCTIONS)
+
+# t1.v points to t1.id, parent and child hang together by ids, t3 by a and c: trees, graphs with cycles, forests.
+RECURSION = {
+    "reachable": ("WITH RECURSIVE r(x) AS (SELECT id FROM t1 WHERE g = 1 UNION SELECT t1.v FROM r JOIN t1 ON t1.id = r.x)"
+                  " SELECT x FROM r", {"t1"}),
+    "closure": ("WITH RECURSIVE r(a, c) AS (SELECT a, c FROM t3 UNION SELECT r.a, t3.c FROM r JOIN t3 ON t3.a = r.c)"
+                " SELECT a, c FROM r", {"t3"}),
+    "levels": ("WITH RECURSIVE r(id, depth) AS (SELECT id, 0 FROM t1 WHERE v IS NULL OR v < 1 UNION ALL SELECT t1.id,"
+               " r.depth + 1 FROM t1 JOIN r ON t1.v = r.id WHERE r.depth < 4) SELECT depth, count(*) AS n FROM r"
+               " GROUP BY depth", {"t1"}),
+    "path": ("WITH RECURSIVE r(a, path) AS (SELECT a, ARRAY[a] FROM t3 WHERE b = 'a' UNION ALL SELECT t3.c, r.path || t3.c"
+             " FROM r JOIN t3 ON t3.a = r.a WHERE t3.c <> ALL (r.path)) SELECT a, path FROM r", {"t3"}),
+    "recursion below a join": ("WITH RECURSIVE r(x) AS (SELECT g FROM t2 WHERE v > 1 UNION SELECT t1.v FROM r JOIN t1 ON"
+                               " t1.g = r.x) SELECT t2.id, r.x FROM t2 LEFT JOIN r ON r.x = t2.g", {"t1", "t2"}),
+    "recursion over an aggregate": ("WITH RECURSIVE n(g, c) AS (SELECT g, count(*) FROM t1 GROUP BY g), r(g, c) AS (SELECT"
+                                    " g, c FROM n WHERE g < 2 UNION SELECT n.g, n.c FROM r JOIN n ON n.g = r.c)"
+                                    " SELECT g, c FROM r", {"t1"}),
+    "recursion of numbers": ("WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 4) SELECT t1.id, n"
+                             " FROM t1 JOIN r ON r.n = t1.g", {"t1"}),
+    "two recursions": ("WITH RECURSIVE a(x) AS (SELECT id FROM t1 WHERE g = 1 UNION SELECT t1.v FROM a JOIN t1 ON t1.id ="
+                       " a.x), b(x) AS (SELECT x FROM a WHERE x > 2 UNION SELECT t2.v FROM b JOIN t2 ON t2.id = b.x)"
+                       " SELECT x FROM b", {"t1", "t2"}),
+    "window over a recursion": ("WITH RECURSIVE r(x) AS (SELECT id FROM t1 WHERE g = 1 UNION SELECT t1.v FROM r JOIN t1 ON"
+                                " t1.id = r.x) SELECT x, rank() OVER (ORDER BY x) AS k FROM r", {"t1"}),
+}
+CORPUS.update(RECURSION)
