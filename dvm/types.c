@@ -140,8 +140,6 @@ static bool type_keyed(struct typing *t, struct op *op)
     if (!complete(t, from))
         return false;
     /* What GROUP BY's key determines is part of our key, and may have no equality at all (json). */
-    if (op->kind == OP_GROUP && op->n_aggregates > 0 && !type_results(t, op))
-        return false;
     for (int i = 0; i < op->n_exprs; i++) {
         if (op->key_types[i].has_equality)
             continue;
@@ -151,7 +149,7 @@ static bool type_keyed(struct typing *t, struct op *op)
         };
         return false;
     }
-    return true;
+    return op->kind != OP_GROUP || op->n_aggregates == 0 || type_results(t, op);
 }
 
 /* The columns of the child. */
