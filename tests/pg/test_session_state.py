@@ -196,7 +196,7 @@ def test_discard_all_gives_back_what_the_startup_packet_asked_for(world):
     for mode in ("transaction", "session"):
         with pooler(world, pool_mode=mode, default_pool_size=2) as d, \
                 d.connect(options=options, application_name="me") as a:
-            a.execute("SET statement_timeout = 5")
+            a.execute("SET statement_timeout = 5000")
             a.execute("SET application_name = 'other'")
             a.execute("SET app.x = 'y'")
             a.execute("DISCARD ALL")
@@ -211,15 +211,15 @@ def test_reset_gives_back_what_the_startup_packet_asked_for(world):
     """As PostgreSQL does it: a direct connection with the same startup packet is asked too."""
     options = "-c statement_timeout=17s -c app.tenant=5 -c DateStyle=German -c search_path=a,b"
     names = ("statement_timeout", "app.tenant", "DateStyle", "search_path", "work_mem", "application_name")
-    steps = ("RESET statement_timeout", "SET statement_timeout = 5", "RESET ALL",
-             "SET statement_timeout = 6; SET app.tenant = 'x'; SET DateStyle = 'SQL'; SET work_mem = '5MB'",
+    steps = ("RESET statement_timeout", "SET statement_timeout = 5000", "RESET ALL",
+             "SET statement_timeout = 6000; SET app.tenant = 'x'; SET DateStyle = 'SQL'; SET work_mem = '5MB'",
              "RESET statement_timeout; RESET app.tenant", "RESET DateStyle", "SET search_path = c",
              "SET search_path TO DEFAULT", "SET app.tenant = ''", "RESET work_mem",
-             "SET statement_timeout = 7", "SELECT 1/0; RESET ALL", "RESET ALL; SET statement_timeout = 8",
+             "SET statement_timeout = 7000", "SELECT 1/0; RESET ALL", "RESET ALL; SET statement_timeout = 8000",
              "BEGIN; RESET statement_timeout", "ROLLBACK", "BEGIN; RESET ALL", "COMMIT",
              "SET application_name = 'x'", "RESET application_name",
-             "DO $$ BEGIN SET statement_timeout = 9; RESET statement_timeout; END $$",
-             "CREATE TEMP TABLE pins (a int); SET statement_timeout = 9", "RESET ALL")
+             "DO $$ BEGIN SET statement_timeout = 9000; RESET statement_timeout; END $$",
+             "CREATE TEMP TABLE pins (a int); SET statement_timeout = 9000", "RESET ALL")
     for mode in ("transaction", "session"):
         with pooler(world, pool_mode=mode, default_pool_size=2) as d, \
                 d.connect(options=options, application_name="me") as a, d.connect() as b, \

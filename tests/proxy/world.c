@@ -233,16 +233,22 @@ bool world_run_jobs(struct world *w)
     return true;
 }
 
-/* The peer is the same whoever has the conn; there are no threads that could be halted. */
+/* There are no threads that could be halted. */
 static void op_nothing(struct io *io)
 {
     (void)io;
 }
 
-static void op_nothing_with(struct io *io, struct conn *c)
+static void op_detach(struct io *io, struct conn *c)
 {
     (void)io;
-    (void)c;
+    ((struct peer *)c->socket)->away = true;
+}
+
+static void op_attach(struct io *io, struct conn *c)
+{
+    (void)io;
+    ((struct peer *)c->socket)->away = false;
 }
 
 static void op_resolve(struct io *io, struct lookup *l)
@@ -278,8 +284,8 @@ static const struct io_ops ops = {
     .configured = op_configured,
     .notify = op_notify,
     .wake = op_nothing,
-    .detach = op_nothing_with,
-    .attach = op_nothing_with,
+    .detach = op_detach,
+    .attach = op_attach,
     .halt = op_nothing,
     .release = op_nothing,
     .tls_load = op_tls_load,
@@ -315,6 +321,8 @@ struct world *world_new(const char *ini, const char *users)
     }
     w->now_us = 1000000;
     w->accepts = true;
+    for (int i = 0; i < WORKERS_MAX; i++)
+        w->letters_at_us[i] = UINT64_MAX;
     text_init(&w->notified);
     struct io *ios[WORKERS_MAX];
     int n = config->worker_threads > 0 ? config->worker_threads : 1;
@@ -324,6 +332,23 @@ struct world *world_new(const char *ini, const char *users)
     w->worker = w->proxy->workers[0];
     assert_true(proxy_load_tls(w->proxy, &e));
     return w;
+}
+
+static bool run_letters(struct world *w, int i)
+{
+    struct worker *worker = w->proxy->workers[i];
+    uint64_t *at = &w->letters_at_us[i];
+
+    if (w->letter_delay == NULL)
+        return worker_run_letters(worker);
+    if (worker->letters_first == NULL)
+        *at = UINT64_MAX; /* a halt has delivered them */
+    else if (*at == UINT64_MAX)
+        *at = w->now_us + w->letter_delay(w->letter_arg);
+    if (*at > w->now_us)
+        return false;
+    *at = UINT64_MAX;
+    return worker_run_letters(worker);
 }
 
 /* After each event: all that follows from it, letters between workers too. */
@@ -336,7 +361,7 @@ void world_settle(struct world *w)
         for (int i = 0; i < w->proxy->n_workers; i++)
             worker_settle(w->proxy->workers[i]);
         for (int i = 0; i < w->proxy->n_workers; i++)
-            any = worker_run_letters(w->proxy->workers[i]) || any;
+            any = run_letters(w, i) || any;
         if (!w->jobs_wait)
             any = world_run_jobs(w) || any;
     } while (any);
@@ -344,6 +369,7 @@ void world_settle(struct world *w)
 
 void world_free(struct world *w)
 {
+    w->letter_delay = NULL;
     proxy_close_all(w->proxy);
     while (world_run_jobs(w))
         ;
@@ -382,7 +408,11 @@ static struct worker *next_worker(struct world *w)
 
 uint64_t world_next_timer(struct world *w)
 {
-    return worker_next_timer(next_worker(w));
+    uint64_t at = worker_next_timer(next_worker(w));
+
+    for (int i = 0; i < w->proxy->n_workers; i++)
+        at = w->letters_at_us[i] < at ? w->letters_at_us[i] : at;
+    return at;
 }
 
 void world_run_until(struct world *w, uint64_t until)
@@ -392,7 +422,8 @@ void world_run_until(struct world *w, uint64_t until)
     while ((at = world_next_timer(w)) <= until) {
         struct worker *worker = next_worker(w);
         set_clock(w, at > w->now_us ? at : w->now_us);
-        worker_run_timers(worker);
+        if (worker_next_timer(worker) <= w->now_us)
+            worker_run_timers(worker);
         world_settle(w);
     }
     set_clock(w, until);

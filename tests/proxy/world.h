@@ -20,6 +20,7 @@ struct peer {
     struct bytequeue got; /* what the core sent and nobody has taken */
     size_t window;        /* how many bytes it takes before it blocks */
     bool reading;         /* the core wants its bytes */
+    bool away;            /* its conn is on its way to another worker: nothing may be told to it */
     bool taken;           /* by world_next_connect */
     struct address to;    /* a server: where the core connected to; the host is the conn's */
     bool securing;        /* the core wants a handshake: `tls` says how */
@@ -49,6 +50,11 @@ struct world {
     size_t n_enclosed;
     uint64_t cpu_us[WORKERS_MAX]; /* what the workers' threads have computed */
     struct text notified;         /* what the service manager was told, a line each */
+    /* How long the letters of a worker lie before it reads them, as if its thread had other things
+     * to do; NULL: they are read at once. */
+    uint64_t (*letter_delay)(void *arg);
+    void *letter_arg;
+    uint64_t letters_at_us[WORKERS_MAX]; /* UINT64_MAX: there are none */
 };
 
 /* ini: the lines of [pgbouncer]; one database `db` on 10.0.0.1:5432 is added unless the lines have

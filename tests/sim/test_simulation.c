@@ -160,7 +160,7 @@ static void deliver_to_core(struct link *l)
 {
     while (l->to_core != NULL && l->to_core->at <= sim_now(l->sim)) {
         struct chunk *c = l->to_core;
-        if (l->peer->conn != NULL && !l->peer->reading)
+        if (l->peer->conn != NULL && (!l->peer->reading || l->peer->away))
             return;
         l->to_core = c->next;
         if (l->peer->conn != NULL && c->ends)
@@ -199,7 +199,7 @@ static uint64_t link_wakes_at(const struct link *l)
 {
     uint64_t at = UINT64_MAX;
 
-    if (l->to_core != NULL && (l->peer->conn == NULL || l->peer->reading))
+    if (l->to_core != NULL && (l->peer->conn == NULL || (l->peer->reading && !l->peer->away)))
         at = l->to_core->at;
     if (l->to_actor != NULL && l->to_actor->at < at)
         at = l->to_actor->at;
@@ -240,14 +240,24 @@ static void check_client(struct sim *s, const struct client *c)
         sim_fail(s, "a client's server serves another");
 }
 
-/* The places that are taken, and no more than there are. Between two events none is promised. */
+/* Connections of the core that a letter brings to another worker. */
+static int count_away(const struct sim *s, bool servers)
+{
+    int n = 0;
+
+    for (const struct peer *p = s->world->peers; p != NULL; p = p->next)
+        n += p->away && p->conn != NULL && (p->to.host != NULL) == servers;
+    return n;
+}
+
+/* The places that are taken, and no more than there are. What is promised or on its way is counted
+ * too; where letters are read at once there is no such thing between two events. */
 static void check_limits(struct sim *s, const struct database *db, int n_servers)
 {
     const struct config *conf = s->world->proxy->config;
     int limit = config_max_db_connections(conf, db->entry);
 
-    if (db->n_servers != n_servers)
-        sim_fail(s, "%d servers and %d places", n_servers, db->n_servers);
+    int away = count_away(s, true), all_incoming = 0, all_granted = 0;
     bool changed = conf != s->first_config; /* a limit may have been lowered */
     if (!changed && limit > 0 && n_servers > limit)
         sim_fail(s, "%d servers where %d may be", n_servers, limit);
@@ -264,10 +274,18 @@ static void check_limits(struct sim *s, const struct database *db, int n_servers
             incoming += c->parts[i].incoming;
             granted += c->parts[i].granted;
         }
-        if (incoming != 0 || granted != 0 || opening != c->opening)
+        all_incoming += incoming;
+        all_granted += granted;
+        if (opening + granted != c->opening)
             sim_fail(s, "%d servers are on their way, %d places promised, %d of %d opening",
                      incoming, granted, opening, c->opening);
     }
+    if (db->n_servers != n_servers + away + all_granted)
+        sim_fail(s, "%d servers, %d on their way, %d promised and %d places", n_servers, away,
+                 all_granted, db->n_servers);
+    if (all_incoming != away || (s->world->letter_delay == NULL && away + all_granted > 0))
+        sim_fail(s, "%d servers are expected, %d on their way, %d places promised", all_incoming,
+                 away, all_granted);
 }
 
 static void check_core(struct sim *s)
@@ -294,7 +312,7 @@ static unsigned clients_left(const struct sim *s)
 
     for (int i = 0; i < p->n_workers; i++)
         n += p->workers[i]->clients.count;
-    return n;
+    return n + (unsigned)count_away(s, false);
 }
 
 /* ---- the world's turn ------------------------------------------------------------------- */
@@ -473,6 +491,22 @@ static void check_empty(struct sim *s)
         sim_fail(s, "all have left and a server is held");
 }
 
+/* A thread reads its letters at once, or after what it is at, or when it is let run again. */
+static uint64_t letter_delay(void *arg)
+{
+    struct sim *s = arg;
+
+    switch (sim_roll(s, 8)) {
+    case 0:
+    case 1:
+        return 0;
+    case 2:
+        return sim_between(s, 0, 400000);
+    default:
+        return sim_between(s, 0, 3000);
+    }
+}
+
 static void play(uint64_t seed, struct sim *total)
 {
     static const char *const modes[] = { "transaction", "session", "statement", "transaction" };
@@ -498,6 +532,10 @@ static void play(uint64_t seed, struct sim *total)
              sim_roll(s, 2), sim_roll(s, 2) * 5, 1 + sim_roll(s, 4), 1 + sim_roll(s, 4),
              sim_roll(s, 2) * 30);
     s->world = world_new(ini, "\"ann\" \"\"\n\"bob\" \"\"\n");
+    if (sim_chance(s, 75)) {
+        s->world->letter_delay = letter_delay;
+        s->world->letter_arg = s;
+    }
     s->first_config = config_ref(s->world->proxy->config);
 
     uint64_t until = sim_now(s) + PLAY_US;
@@ -536,6 +574,8 @@ static void play(uint64_t seed, struct sim *total)
     total->n_told += s->n_told;
     total->n_faults += s->n_faults;
 
+    s->world->letter_delay = NULL;
+    world_settle(s->world);
     for (unsigned i = 0; i < SIM_ASKERS; i++)
         if (s->askers[i] != NULL)
             asker_free(s->askers[i]);
