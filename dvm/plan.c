@@ -448,6 +448,47 @@ static const char *put_recompute(struct planner *p, struct delta *d, const struc
 
 /* ---- statements ---------------------------------------------------------------------------- */
 
+static bool all_total(struct expr *const *exprs, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (exprs[i] != NULL && !expr_is_total(exprs[i]))
+            return false;
+    return true;
+}
+
+/* Whether rows of op that cancel each other do no harm on their way from the scan. */
+static bool lets_pairs_pass(const struct op *op)
+{
+    for (; op->kind == OP_FILTER || op->kind == OP_PROJECT; op = op->left)
+        if (op->kind == OP_FILTER ? op->predicate->uses_time || !expr_is_total(op->predicate)
+                                  : !all_total(op->exprs, op->n_exprs))
+            return false;
+    return op->kind == OP_SCAN;
+}
+
+/* Sums and rows by weight cancel what came and went themselves: to do so before, too, would cost as
+ * much again. Not for extrema, which would be looked for anew, nor where a value that is gone
+ * could still make an expression fail. */
+static bool sums_up(const struct planner *p)
+{
+    const struct op *g = p->group;
+
+    if (p->strategy == STRATEGY_LINEAR)
+        return lets_pairs_pass(p->tree->root);
+    if (p->strategy != STRATEGY_ALGEBRAIC || !lets_pairs_pass(g->left) ||
+        !all_total(g->exprs, g->n_exprs))
+        return false;
+    for (int i = 0; i < g->n_aggregates; i++) {
+        const struct op_aggregate *agg = &g->aggregates[i];
+
+        if (!aggregate_is(agg, "count") && !aggregate_is(agg, "sum") && !aggregate_is(agg, "avg"))
+            return false;
+        if (!all_total(agg->args, agg->n_args) || !all_total(&agg->filter, 1))
+            return false;
+    }
+    return true;
+}
+
 const char *plan_delta(struct planner *p, enum delta_from from, uint64_t changed, const char *into)
 {
     const struct op *root = p->tree->root;
@@ -457,6 +498,7 @@ const char *plan_delta(struct planner *p, enum delta_from from, uint64_t changed
     struct delta d;
 
     delta_init(&d, p->a, p->tree, from, changed, p->def->pgt_id);
+    d.as_captured = sums_up(p);
     /* Nothing below the root may have changed: no statement for this mask. */
     if ((p->group != NULL && p->group->kind == OP_RECURSIVE ? delta_keys(&d, p->group)
                                                             : delta_of(&d, changing)) == NULL) {

@@ -35,6 +35,7 @@ struct delta {
     enum delta_from from;
     uint64_t changed; /* bit per source */
     int64_t pgt_id;
+    bool as_captured;   /* what came and went may stay in a scan's delta: the rest sums it up */
     struct text with;   /* the CTEs so far: "WITH x AS (…),\n y AS (…)" */
     const char **names; /* per operator: its delta's CTE; NULL: not asked yet */
     bool *asked;
@@ -141,6 +142,9 @@ void put_time_changes(struct text *out, const struct expr *e, const char *alias)
 void delta_put_filter_flips(struct delta *d, const struct op *op, struct text *out);
 /* The delta of a projection that uses the time. */
 void delta_put_timed_project(struct delta *d, const struct op *op, struct text *out);
+
+/* Whether no value can make e fail: columns and constants, compared. */
+bool expr_is_total(const struct expr *e);
 
 /* ---- rules, one an operator ---------------------------------------------------------------- */
 

@@ -79,3 +79,64 @@ void put_frontier(struct text *out, const char *prefix)
                 prefix, prefix);
     text_printf(out, "AND (%s__pgt_xid <> $3 OR %s__pgt_seq > $4)", prefix, prefix);
 }
+
+/* ---- what cannot fail ---------------------------------------------------------------------- */
+
+static size_t word_length(const char *at)
+{
+    size_t n = 0;
+
+    while ((at[n] >= 'a' && at[n] <= 'z') || (at[n] >= 'A' && at[n] <= 'Z') || at[n] == '_' ||
+           (n > 0 && at[n] >= '0' && at[n] <= '9'))
+        n++;
+    return n;
+}
+
+static bool is_word_of_conditions(const char *at, size_t n)
+{
+    static const char *const words[] = { "AND",   "OR",   "NOT",   "IS",       "NULL", "TRUE",
+                                         "FALSE", "true", "false", "DISTINCT", "FROM", NULL };
+
+    for (int i = 0; words[i] != NULL; i++)
+        if (strlen(words[i]) == n && memcmp(at, words[i], n) == 0)
+            return true;
+    return n > 6 && memcmp(at, "__pgth", 6) == 0;
+}
+
+/* A constant, and the type that it is written with: converted when the statement is planned. */
+static const char *skip_constant(const char *at)
+{
+    if (*at == '\'') {
+        for (at++; *at != '\0' && (*at != '\'' || at[1] == '\''); at++)
+            at += *at == '\'';
+        at += *at == '\'';
+    } else {
+        at += strspn(at, "0123456789.");
+    }
+    if (strncmp(at, "::", 2) == 0)
+        at += 2 + word_length(at + 2);
+    return at;
+}
+
+bool expr_is_total(const struct expr *e)
+{
+    for (const char *at = e->text; *at != '\0';) {
+        size_t n = word_length(at);
+
+        if (n > 0) {
+            /* A name before a bracket is a function. */
+            if (!is_word_of_conditions(at, n) || strncmp(at + n, "::", 2) == 0)
+                return false;
+            at += n;
+        } else if (*at == '\'' || (*at >= '0' && *at <= '9')) {
+            at = skip_constant(at);
+        } else if (strncmp(at, ")::", 3) == 0) {
+            return false;
+        } else if (strchr(" ()=<>", *at) != NULL) {
+            at++;
+        } else {
+            return false;
+        }
+    }
+    return true;
+}

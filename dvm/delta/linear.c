@@ -64,7 +64,10 @@ void delta_scan(struct delta *d, const struct op *op, struct text *out)
         put_captured(&captured, op, "b.__pgt_w::integer", from.ptr, true);
         text_put(&captured, " WHERE ");
         put_frontier(&captured, "b.");
-        put_net(out, op, captured.ptr);
+        if (d->as_captured)
+            text_put_str(out, text_str(&captured));
+        else
+            put_net(out, op, captured.ptr);
         text_free(&captured);
         break;
     case DELTA_FROM_INSERT:
