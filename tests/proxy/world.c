@@ -539,7 +539,7 @@ void peer_hang_up(struct peer *p)
 void peer_open_window(struct peer *p, size_t window)
 {
     p->window = window;
-    if (p->conn != NULL) {
+    if (p->conn != NULL && !p->away) {
         struct world *w = of_io(p->conn->worker->io);
         conn_on_writable(p->conn);
         world_settle(w);

@@ -417,6 +417,7 @@ static void disturb(struct sim *s)
 
     if (!sim_chance(s, 1))
         return;
+    proxy_halt_workers(p); /* as for a command */
     switch (sim_roll(s, 10)) {
     case 0:
         proxy_pause(p, NULL);
@@ -449,6 +450,7 @@ static void disturb(struct sim *s)
                 backend_crash(b);
         break;
     }
+    proxy_release_workers(p);
     world_settle(s->world);
 }
 
