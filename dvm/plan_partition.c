@@ -31,8 +31,7 @@ static void put_stored_match(struct planner *p, struct text *out)
         text_put(out, "true");
 }
 
-/* "SELECT st.… AS c0, … FROM target st JOIN k ON …" */
-static void put_stored(struct planner *p, struct text *out, const char *keys, const char *also)
+static void put_stored_columns(struct planner *p, struct text *out, const char *also)
 {
     text_put(out, "SELECT ");
     for (int i = 0; i < p->n_columns; i++) {
@@ -41,8 +40,29 @@ static void put_stored(struct planner *p, struct text *out, const char *keys, co
     }
     text_printf(out, "%s FROM ", also);
     plan_put_target(p, out);
-    text_printf(out, " st JOIN %s k ON ", keys);
-    put_stored_match(p, out);
+    text_put(out, " st");
+}
+
+/* "SELECT st.… AS c0, … FROM target st …": the stored rows of the partitions. */
+static void put_stored(struct planner *p, struct text *out, const char *keys, const char *also)
+{
+    const struct op *root = p->tree->root;
+    int first = root->n_carry > 0 ? root->carry[0] : -1;
+
+    put_stored_columns(p, out, also);
+    if (root->n_carry != 1 || p->columns[first].not_null) {
+        text_printf(out, " JOIN %s k ON ", keys);
+        put_stored_match(p, out);
+        return;
+    }
+    /* Two branches, each with its own access path. */
+    text_printf(out, " JOIN %s k ON ", keys);
+    plan_put_st(p, out, first);
+    text_put(out, " = k.k0 UNION ALL ");
+    put_stored_columns(p, out, also);
+    text_put(out, " WHERE ");
+    plan_put_st(p, out, first);
+    text_printf(out, " IS NULL AND EXISTS (SELECT 1 FROM %s k WHERE k.k0 IS NULL)", keys);
 }
 
 static void put_same_key(struct planner *p, struct text *out, const char *x, const char *y)

@@ -230,6 +230,8 @@ class Generator:
     def select(self, depth):
         """(query, [(name, type)])"""
         made = queries_aggregates.random_form(self, depth) if depth > 0 and self.chance(0.15) else None
+        if not made and depth > 0 and self.chance(0.2):
+            made = queries_windows.random_form(self, depth)
         if made:
             return made
         form = self.rng.random()

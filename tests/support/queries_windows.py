@@ -107,3 +107,88 @@ RECURSION = {
                                 " t1.id = r.x) SELECT x, rank() OVER (ORDER BY x) AS k FROM r", {"t1"}),
 }
 CORPUS.update(RECURSION)
+
+
+def window_call(g, scope, keys, of_peers=False):
+    """A window call that PostgreSQL's choice among ties does not show in; keys make ORDER BY total, but for equal
+    rows.  of_peers: equal rows get equal answers."""
+    rng = g.rng
+    parts = [rng.choice(scope)[0] for _ in range(rng.choice([0, 1, 1, 1, 2]))]
+    partition = f"PARTITION BY {', '.join(parts)} " if parts else ""
+    order = ", ".join(rng.choice(scope)[0] + rng.choice(["", " DESC", " NULLS FIRST"]) for _ in range(rng.randint(1, 2)))
+    total = f"{order}, {', '.join(keys)}"
+    c, kind = rng.choice(scope)
+    numbers = g.of(scope, {"int", "num"})
+    form = rng.random()
+    if form < 0.2 or of_peers:
+        call = rng.choice(["rank()", "dense_rank()", "count(*)"])
+        return f"{call} OVER ({partition}ORDER BY {order})", "int"
+    if form < 0.4:
+        return f"row_number() OVER ({partition}ORDER BY {total})", "int"
+    if form < 0.55:
+        call = rng.choice([f"lag({c})", f"lead({c}, 2)", f"first_value({c})", f"last_value({c})", f"nth_value({c}, 2)"])
+        return f"{call} OVER ({partition}ORDER BY {total})", kind
+    frame = rng.choice(["", "ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING", "ROWS UNBOUNDED PRECEDING",
+                        "GROUPS BETWEEN 1 PRECEDING AND CURRENT ROW EXCLUDE TIES", "RANGE BETWEEN CURRENT ROW AND"
+                        " UNBOUNDED FOLLOWING", "ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING EXCLUDE CURRENT ROW"])
+    call = f"sum({rng.choice(numbers)})" if numbers and rng.random() < 0.6 else f"count({c})"
+    if rng.random() < 0.2:
+        call += f" FILTER (WHERE {g.predicate(scope)})"
+    if not frame and rng.random() < 0.5:
+        return f"{call} OVER ({partition.rstrip()})", "num"
+    return f"{call} OVER ({partition}ORDER BY {total} {frame})", "num"
+
+
+def windows(g, depth):
+    inner, columns = g.select(depth - 1)
+    alias = g.alias()
+    scope = [(f"{alias}.{c}", k) for c, k in columns]
+    # One numbering of equal rows at most: which goes with which would be PostgreSQL's choice.
+    calls = [window_call(g, scope, [c for c, _ in scope], of_peers=i > 0) for i in range(g.rng.randint(1, 2))]
+    listed, out = g.outputs([g.rng.choice(scope) for _ in range(g.rng.randint(1, 2))] + calls)
+    return f"SELECT {listed} FROM ({inner}) AS {alias}{g.where(scope)}", out
+
+
+def functions(g, depth):
+    text, scope = g.from_clause(depth - 1)
+    numbers = g.of(scope, {"int"})
+    if not numbers:
+        return None
+    name, n = g.alias(), g.rng.choice(numbers)
+    form = g.rng.random()
+    if form < 0.3:
+        listed, out = g.outputs([g.rng.choice(scope), (f"generate_series(1, {n})", "int")])
+        return f"SELECT {listed} FROM {text}{g.where(scope)}", out
+    if form < 0.6:
+        text += f" CROSS JOIN LATERAL generate_series(0, least({n}, 4)) AS {name}(n)"
+    elif form < 0.8:
+        text += f" LEFT JOIN LATERAL unnest(ARRAY[{n}, 2, NULL]) AS {name}(n) ON n > {g.rng.randint(-1, 3)}"
+    else:
+        text += f" CROSS JOIN LATERAL unnest(ARRAY[{n}, 1]) WITH ORDINALITY AS {name}(n, i)"
+    scope = scope + [(f"{name}.n", "int")]
+    if g.chance(0.4):
+        key = g.rng.choice(scope)
+        listed, out = g.outputs([key, g.aggregate(scope, True)])
+        return f"SELECT {listed} FROM {text}{g.where(scope)} GROUP BY {key[0]}", out
+    listed, out = g.outputs([g.scalar(scope), (f"{name}.n", "int")])
+    return f"SELECT {listed} FROM {text}{g.where(scope)}", out
+
+
+def recursion(g, depth):
+    """Of sets of small numbers: it ends whatever the rows are."""
+    starts, columns = g.select(depth - 1)
+    start = [c for c, k in columns if k == "int"]
+    text, scope = g.from_clause(0)
+    numbers = g.of(scope, {"int"})
+    if not start or len(numbers) < 2:
+        return None
+    name, alias = g.alias(), g.alias()
+    a, b = g.rng.choice(numbers), g.rng.choice(numbers)
+    return (f"WITH RECURSIVE {name}(c0) AS (SELECT {start[0]}::int FROM ({starts}) AS {alias} UNION SELECT {b} FROM {text}"
+            f" JOIN {name} ON {name}.c0 = {a}) SELECT c0 FROM {name}", [("c0", "int")])
+
+
+def random_form(g, depth):
+    """(query, columns); None when there is nothing to build it of."""
+    form = g.rng.random()
+    return (windows if form < 0.5 else functions if form < 0.85 else recursion)(g, depth)
