@@ -90,7 +90,8 @@ static void begin_function(struct planner *p, struct text *t, const char *name)
 {
     text_printf(t,
                 "CREATE OR REPLACE FUNCTION pgtrickle_changes.i_%lld_%s() RETURNS trigger "
-                "LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp",
+                "LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp "
+                "SET jit = off",
                 (long long)p->def->pgt_id, name);
     if (depends_on_settings(p))
         text_put(t, " SET TimeZone FROM CURRENT SET DateStyle FROM CURRENT "

@@ -82,10 +82,11 @@ struct expr *build_resolve(struct builder *b, const struct qexpr *q, const struc
         switch (h->kind) {
         case HOLE_COLUMN:
             c = s != NULL ? build_look_up(s, h) : NULL;
-            if (c == NULL)
+            if (c != NULL)
+                e->holes[i].column = c->column;
+            else if (!build_resolve_outer(b, h, &e->holes[i]))
                 return build_refuse(b, REFUSAL_OTHER,
                                     arena_printf(b->a, "the column reference %s", h->name));
-            e->holes[i].column = c->column;
             break;
         case HOLE_GROUP:
             e->holes[i].column = h->index;
@@ -100,10 +101,18 @@ struct expr *build_resolve(struct builder *b, const struct qexpr *q, const struc
             e->holes[i].column = s->args[h->index];
             break;
         case HOLE_TIME:
-            e->holes[i] = (struct expr_hole){ -1, h->name };
+            e->holes[i] = (struct expr_hole){ .column = COLUMN_TIME, .time_type = h->name };
+            break;
+        case HOLE_SUBLINK:
+            e->holes[i].column = build_sub_column(b, h->sublink);
+            if (e->holes[i].column == -1)
+                return build_refuse(b, REFUSAL_SUBLINK, "a subquery in this place");
             break;
         }
     }
+    if (e->uses_time && build_is_correlated(e))
+        return build_refuse(b, REFUSAL_TIME,
+                            "the current time compared with a column from outside of a subquery");
     e->n_terms = q->n_terms;
     e->terms = arena_new_array(b->a, struct expr_term, (size_t)q->n_terms);
     for (int i = 0; i < q->n_terms; i++) {
@@ -455,8 +464,12 @@ bool build_split_conjuncts(struct builder *b, const struct qexpr *q, const struc
     *timed = arena_new_array(b->a, struct expr *, (size_t)n);
     *n_plain = *n_timed = 0;
     for (int i = 0; i < n; i++) {
-        struct expr *e = build_resolve(b, q->n_conjuncts > 0 ? q->conjuncts[i] : q, s, n_groups);
+        const struct qexpr *part = q->n_conjuncts > 0 ? q->conjuncts[i] : q;
+        struct expr *e;
 
+        if (build_has_sublink(part))
+            continue;
+        e = build_resolve(b, part, s, n_groups);
         if (e == NULL)
             return false;
         if (e->uses_time)
@@ -502,31 +515,49 @@ static struct op *build_function_join(struct builder *b, const struct from_item 
     return op;
 }
 
+void build_scope_join(struct builder *b, struct scope *s, const struct scope *left,
+                      const struct scope *right, int n_left)
+{
+    for (int i = 0; i < left->n + right->n; i++) {
+        const struct scope_column *c =
+            i < left->n ? &left->columns[i] : &right->columns[i - left->n];
+
+        build_scope_add(b, s, c->qualifier, c->name, c->column + (i < left->n ? 0 : n_left));
+        s->columns[s->n - 1].merged_away = c->merged_away;
+    }
+}
+
 static struct op *build_join(struct builder *b, const struct from_item *item, struct scope *s)
 {
     bool swap = item->join == JOIN_RIGHT;
+    bool sub_on = item->join == JOIN_LEFT && build_has_sublink(item->on);
+    struct frame f = { 0 };
     struct scope left = { 0 }, right = { 0 };
     const struct from_item *second = swap ? item->left : item->right;
     struct op *l = build_from(b, swap ? item->right : item->left, &left);
-    struct expr **on, **timed;
-    struct op *op, *r;
-    int n_on, n_timed;
+    struct op *r;
+    struct expr **on, **timed, **outer;
+    struct op *op;
+    int n_on, n_timed, n_outer;
 
-    if (l != NULL && second->kind == FROM_FUNCTION && item->n_using == 0)
+    if (l == NULL)
+        return NULL;
+    if (item->join == JOIN_FULL)
+        return build_refuse(b, REFUSAL_FULL_JOIN, "FULL JOIN");
+    if (second->kind == FROM_FUNCTION && item->n_using == 0)
         return build_function_join(b, item, second, l, &left, s);
-    r = l != NULL ? build_from(b, second, &right) : NULL;
+    if (sub_on || build_has_lateral(item->right))
+        build_frame_push(b, &f, &left);
+    r = build_from(b, second, &right);
+    if (f.id != 0)
+        build_frame_pop(b);
     if (r == NULL)
         return NULL;
-    for (int i = 0; i < left.n; i++)
-        build_scope_add(b, s, left.columns[i].qualifier, left.columns[i].name,
-                        left.columns[i].column);
-    for (int i = 0; i < left.n; i++)
-        s->columns[i].merged_away = left.columns[i].merged_away;
-    for (int i = 0; i < right.n; i++) {
-        build_scope_add(b, s, right.columns[i].qualifier, right.columns[i].name,
-                        right.columns[i].column + l->n_columns);
-        s->columns[s->n - 1].merged_away = right.columns[i].merged_away;
-    }
+    if (f.id != 0 && (sub_on || build_refers_to(r, &f)))
+        return build_join_per_row(b, item, &f, l, r, &right, s);
+    if (item->join != JOIN_INNER && build_has_sublink(item->on))
+        return build_refuse(b, REFUSAL_SUBLINK, "a subquery in the ON of this join");
+    build_scope_join(b, s, &left, &right, l->n_columns);
     if (!build_split_conjuncts(b, item->on, s, 0, &on, &n_on, &timed, &n_timed))
         return NULL;
     if (item->n_using > 0)
@@ -556,9 +587,13 @@ static struct op *build_join(struct builder *b, const struct from_item *item, st
         r = build_filter(b, r, build_shifted(b, timed[i], -l->n_columns));
     }
     n_timed = item->join != JOIN_INNER ? 0 : n_timed;
+    outer = build_take_correlated(b, on, item->join == JOIN_INNER ? &n_on : &(int){ 0 }, &n_outer);
     op = build_join_op(b, item->join == JOIN_INNER ? OP_JOIN : OP_LEFT_JOIN, l, r, on, n_on);
+    op = build_filter_all(b, op, outer, n_outer);
     for (int i = 0; i < n_timed; i++)
         op = build_filter(b, op, timed[i]);
+    if (!build_sub_conjuncts(b, &op, item->on, &(struct stage){ .scope = s }))
+        return NULL;
     return op;
 }
 
@@ -608,17 +643,18 @@ struct expr *build_shifted(struct builder *b, const struct expr *e, int by)
 
 /* FROM a, b, c WHERE …: each conjunct goes to the first place where its columns are together, so
  * that a delta never becomes a cross product. */
-static struct op *build_from_where(struct builder *b, const struct query *q, struct scope *s)
+struct op *build_from_where(struct builder *b, const struct query *q, struct scope *s)
 {
     struct op **items = arena_new_array(b->a, struct op *, (size_t)q->n_from);
     int *start = arena_new_array(b->a, int, (size_t)q->n_from + 1);
-    struct expr **plain, **timed;
+    struct frame **frames = arena_new_array(b->a, struct frame *, (size_t)q->n_from);
+    struct expr **plain, **timed, **outer;
     struct op *op = NULL;
-    int n_plain, n_timed;
+    int n_plain, n_timed, n_outer;
 
     for (int i = 0; i < q->n_from; i++) {
         const struct from_item *item = q->from[i];
-        struct scope own = { 0 };
+        struct scope own = { 0 }, before = *s;
 
         /* A function is built where all to its left is there. */
         if (i > 0 && item->kind == FROM_FUNCTION) {
@@ -627,29 +663,34 @@ static struct op *build_from_where(struct builder *b, const struct query *q, str
             start[i + 1] = start[i] + item->n_column_aliases;
             continue;
         }
+        if (i > 0 && build_has_lateral(item)) {
+            frames[i] = arena_new(b->a, struct frame);
+            build_frame_push(b, frames[i], &before);
+        }
         items[i] = build_from(b, item, &own);
+        if (frames[i] != NULL)
+            build_frame_pop(b);
         if (items[i] == NULL)
             return NULL;
-        for (int c = 0; c < own.n; c++) {
-            build_scope_add(b, s, own.columns[c].qualifier, own.columns[c].name,
-                            own.columns[c].column + start[i]);
-            s->columns[s->n - 1].merged_away = own.columns[c].merged_away;
-        }
+        *s = (struct scope){ 0 };
+        build_scope_join(b, s, &before, &own, start[i]);
         start[i + 1] = start[i] + items[i]->n_columns;
     }
     if (!build_split_conjuncts(b, q->where, s, 0, &plain, &n_plain, &timed, &n_timed))
         return NULL;
+    outer = build_take_correlated(b, plain, &n_plain, &n_outer);
     if (q->n_from == 0)
         op = build_filter(b, build_one_row(b), build_expr_all(b, plain, n_plain));
     for (int i = 0; i < q->n_from; i++) {
         struct expr **here = arena_new_array(b->a, struct expr *, (size_t)n_plain);
         struct expr **own = arena_new_array(b->a, struct expr *, (size_t)n_plain);
         int n_here = 0, n_own = 0;
+        bool per_row = frames[i] != NULL && build_refers_to(items[i], frames[i]);
 
         for (int c = 0; c < n_plain; c++) {
             if (plain[c] == NULL)
                 continue;
-            if (items[i] != NULL && within(plain[c], start[i], start[i + 1]))
+            if (items[i] != NULL && !per_row && within(plain[c], start[i], start[i + 1]))
                 own[n_own++] = build_shifted(b, plain[c], -start[i]);
             else if (i > 0 && within(plain[c], 0, start[i + 1]))
                 here[n_here++] = plain[c];
@@ -667,12 +708,19 @@ static struct op *build_from_where(struct builder *b, const struct query *q, str
             continue;
         }
         items[i] = build_filter(b, items[i], build_expr_all(b, own, n_own));
-        op = op == NULL ? items[i] : build_join_op(b, OP_JOIN, op, items[i], here, n_here);
+        if (per_row) {
+            op = build_apply(b, frames[i], build_ordered_joins(b, op), items[i], false);
+            if (op == NULL)
+                return NULL;
+            op = build_filter_all(b, op, here, n_here);
+        } else {
+            op = op == NULL ? items[i] : build_join_op(b, OP_JOIN, op, items[i], here, n_here);
+        }
     }
-    op = build_ordered_joins(b, op);
+    op = build_filter_all(b, build_ordered_joins(b, op), outer, n_outer);
     for (int i = 0; i < n_timed; i++)
         op = build_filter(b, op, timed[i]);
-    return op;
+    return build_sub_conjuncts(b, &op, q->where, &(struct stage){ .scope = s }) ? op : NULL;
 }
 
 /* ---- SELECT -------------------------------------------------------------------------------- */
@@ -718,7 +766,11 @@ static struct op *build_select(struct builder *b, const struct query *q)
     int *sort = arena_new_array(b->a, int, (size_t)q->n_sort);
     int n = q->n_targets;
 
-    if (op == NULL)
+    struct scope before; /* of the grouping */
+    struct stage at = { .scope = &before };
+
+    before = s;
+    if (op == NULL || !build_select_values(b, &op, q, &at))
         return NULL;
     if (q->grouped) {
         struct expr **plain, **timed;
@@ -728,12 +780,16 @@ static struct op *build_select(struct builder *b, const struct query *q)
         if (op == NULL)
             return NULL;
         names = NULL;
+        if (!build_stage_groups(b, q, &at))
+            return NULL;
         if (!build_split_conjuncts(b, q->having, NULL, q->n_groups, &plain, &n_plain, &timed,
                                    &n_timed))
             return NULL;
         op = build_filter(b, op, build_expr_all(b, plain, n_plain));
         for (int i = 0; i < n_timed; i++)
             op = build_filter(b, op, timed[i]);
+        if (!build_sub_conjuncts(b, &op, q->having, &at) || !build_select_values(b, &op, q, &at))
+            return NULL;
     }
     if (q->n_windows > 0) {
         if (q->grouped)
@@ -800,8 +856,6 @@ struct op *build_query(struct builder *b, const struct query *q, int *n_named)
 
 /* ---- what is needed ------------------------------------------------------------------------ */
 
-static void need(struct op *op, const bool *wanted);
-
 static void need_expr(const struct expr *e, bool *wanted)
 {
     for (int i = 0; e != NULL && i < e->n_holes; i++)
@@ -850,13 +904,19 @@ static void need_children(struct op *op, bool *wanted)
         break;
     case OP_JOIN:
     case OP_LEFT_JOIN:
-        need(op->left, wanted);
-        need(op->right, wanted + op->left->n_columns);
+        build_need(op->left, wanted);
+        build_need(op->right, wanted + op->left->n_columns);
         break;
     case OP_UNION_ALL:
     case OP_RECURSIVE:
-        need(op->left, wanted);
-        need(op->right, wanted);
+        build_need(op->left, wanted);
+        build_need(op->right, wanted);
+        break;
+    case OP_SUBFILTER:
+    case OP_SUBVALUE:
+    case OP_APPLY:
+        build_need_sub(op, wanted);
+        build_need(op->left, wanted);
         break;
     case OP_FUNCTION:
     case OP_FILTER:
@@ -866,12 +926,12 @@ static void need_children(struct op *op, bool *wanted)
     case OP_WINDOW:
     case OP_REPEAT:
     case OP_LIMIT:
-        need(op->left, wanted);
+        build_need(op->left, wanted);
         break;
     }
 }
 
-static void need(struct op *op, const bool *wanted)
+void build_need(struct op *op, const bool *wanted)
 {
     size_t n_input = 1;
     bool *input;
@@ -921,6 +981,7 @@ static void need(struct op *op, const bool *wanted)
     case OP_UNION_ALL:
     case OP_DISTINCT_ON:
     case OP_LIMIT:
+    case OP_SUBFILTER:
         for (int i = 0; i < op->n_columns; i++)
             input[i] = input[i] || op->needed[i];
         for (int i = 0; i < op->n_exprs; i++) {
@@ -932,6 +993,11 @@ static void need(struct op *op, const bool *wanted)
         break;
     case OP_WINDOW:
         need_window(op, input);
+        break;
+    case OP_SUBVALUE:
+    case OP_APPLY:
+        for (int i = 0; i < op->left->n_columns; i++)
+            input[i] = op->needed[i];
         break;
     case OP_PROJECT:
         for (int i = 0; i < op->n_columns; i++)
@@ -968,7 +1034,7 @@ struct optree *optree_build(struct arena *a, const struct catalog *cat, const st
         return NULL;
     all = arena_new_array(a, bool, (size_t)t->root->n_columns);
     memset(all, true, (size_t)t->root->n_columns);
-    need(t->root, all);
+    build_need(t->root, all);
     t->shows_time = build_shows_time(t->root);
     return t;
 }
@@ -1008,6 +1074,12 @@ const char *op_kind_name(enum op_kind kind)
         return "Repeat";
     case OP_LIMIT:
         return "Limit";
+    case OP_SUBFILTER:
+        return "Subquery Filter";
+    case OP_SUBVALUE:
+        return "Subquery Value";
+    case OP_APPLY:
+        return "Lateral";
     }
     return "?";
 }
@@ -1034,7 +1106,11 @@ static void dump_expr(const struct op *op, const struct expr *e, struct text *ou
             continue;
         }
         n = strtol(at + 6, &end, 10);
-        if (e->holes[n].column < 0)
+        if (e->holes[n].column == COLUMN_OUTER)
+            text_printf(out, "<outer column %d>", e->holes[n].outer_column + 1);
+        else if (e->holes[n].column == COLUMN_SUBQUERY)
+            text_put(out, "<subquery>");
+        else if (e->holes[n].column < 0)
             text_printf(out, "<time of the refresh>::%s", e->holes[n].time_type);
         else
             text_put(out, input_name(op, e->holes[n].column));

@@ -17,9 +17,15 @@
 #include "dvm/query.h"
 #include "dvm/sql_parse.h"
 
+/* What a hole stands for when it is no column of the operator's input. */
+enum { COLUMN_TIME = -1, COLUMN_OUTER = -2, COLUMN_SUBQUERY = -3 };
+
 struct expr_hole {
-    int column;            /* of the input; -1: the refresh's time */
+    int column;            /* of the input; or one of the above */
     const char *time_type; /* what the time is cast to */
+    /* COLUMN_OUTER: a column of the left row of the operator with this id, which this expression's
+     * operator stands on the right side of */
+    int outer, outer_column;
 };
 
 struct expr {
@@ -65,7 +71,10 @@ enum op_kind {
     OP_WINDOW,
     OP_VALUES,
     OP_REPEAT,
-    OP_LIMIT
+    OP_LIMIT,
+    OP_SUBFILTER,
+    OP_SUBVALUE,
+    OP_APPLY
 };
 
 struct op_column {
@@ -116,6 +125,31 @@ struct op_function {
     int n_columns;               /* of that list; 0: none */
 };
 
+/* A subquery in an expression: how its value comes from op->right's rows. */
+struct op_sub {
+    enum sublink_kind kind;
+    struct expr **tests; /* ANY, ALL: over the left row */
+    int n_tests;
+    const char *op;
+    bool null_is_false; /* nobody tells NULL from false */
+    int n_outputs;      /* the right side's columns that count; EXISTS: none */
+    /* ANY, ALL: rows of the right side, filtered. ANY is true and ALL is false when there is a
+     * decisive one; NULL when there is none but an undecided one. */
+    struct op *decisive;
+    struct op *undecided[2];
+    int n_undecided;
+    struct value_type element; /* ARRAY: of its elements (types.c) */
+    int n_sort;                /* ARRAY: the right side's columns behind the first that order it */
+    const char **sort_suffix;
+};
+
+/* A part of the right side of a subquery operator that refers to nothing outside of itself. */
+struct op_leaf {
+    struct op *op;
+    struct expr **conditions; /* over its rows and the left row: others do not matter */
+    int n_conditions;
+};
+
 struct op {
     enum op_kind kind;
     int id; /* names CTEs */
@@ -135,7 +169,7 @@ struct op {
     struct op_function *functions;
     int n_functions;
     bool ordinality;
-    bool padded; /* LEFT JOIN: rows for which there are none */
+    bool padded; /* LEFT JOIN: rows for which there are none; OP_APPLY too */
     /* OP_RECURSIVE: left UNION [ALL] right; OP_SELF: in its right arm, what came last */
     bool distinct;
     const struct op *of;
@@ -143,9 +177,17 @@ struct op {
     bool expands;
     /* OP_FILTER, OP_JOIN, OP_LEFT_JOIN, OP_FUNCTION when padded: NULL is true */
     struct expr *predicate;
-    /* OP_JOIN, OP_LEFT_JOIN: the predicate's parts */
+    /* OP_JOIN, OP_LEFT_JOIN: the predicate's parts; OP_FILTER: when they were noted */
     struct expr **conjuncts;
     int n_conjuncts;
+    /* OP_SUBFILTER, OP_SUBVALUE, OP_APPLY: right is evaluated for each row of left. Columns are
+     * left's; then the value (OP_SUBVALUE) or right's (OP_APPLY). In the predicate of an
+     * OP_SUBFILTER the subquery is COLUMN_SUBQUERY. */
+    struct op_sub *sub;
+    struct op_leaf *leaves;
+    int n_leaves;
+    /* of its columns that are needed, when a rule asks (types.c) */
+    struct value_type *column_types;
     /* OP_PROJECT: outputs; OP_GROUP, OP_DISTINCT_ON, OP_WINDOW (PARTITION BY): key expressions over
      * the child; OP_VALUES: row by row; OP_REPEAT: how often each row comes (one expression) */
     struct expr **exprs;
@@ -188,6 +230,15 @@ struct optree *optree_build(struct arena *a, const struct catalog *cat, const st
 
 /* Whether it is this aggregate of PostgreSQL's, of at most one argument and with no order. */
 bool aggregate_is(const struct op_aggregate *g, const char *function);
+
+/* Calls visit for each expression of op itself. */
+void op_each_expr(const struct op *op, void (*visit)(void *arg, const struct expr *e), void *arg);
+
+/* Whether op refers to nothing outside of itself: its rows don't depend on where it stands. */
+bool op_is_closed(const struct op *op);
+
+/* Whether op is evaluated for each row of its left side. */
+bool op_is_subquery(const struct op *op);
 
 /* The plain column that an expression is, or -1. */
 int expr_plain_column(const struct expr *e);

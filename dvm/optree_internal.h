@@ -22,12 +22,30 @@ struct scope {
 
 struct open_recursion;
 
+/* The row for which a subquery is evaluated: what its names may mean outside of it. */
+struct frame {
+    int id; /* of the operator to be */
+    const struct scope *scope;
+    struct expr *const *groups; /* not NULL: the row is a group with these keys */
+    int n_groups;
+    struct frame *outer;
+};
+
+/* A subquery in an expression whose value has become a column. */
+struct sub_value {
+    const struct qsublink *link;
+    int column;
+    struct sub_value *next;
+};
+
 struct builder {
     struct arena *a;
     const struct catalog *cat;
     struct refusal *refused;
     struct optree *tree;
     struct open_recursion *recursions; /* whose recursive arm is being built */
+    struct frame *frames;              /* the innermost first */
+    struct sub_value *sub_values;      /* the newest first */
 };
 
 /* Records the first refusal. NULL. */
@@ -39,6 +57,9 @@ void build_set_key(struct builder *b, struct op *op, const int *key, int n);
 void build_scope_add(struct builder *b, struct scope *s, const char *qualifier, const char *name,
                      int column);
 const struct scope_column *build_look_up(const struct scope *s, const struct hole *h);
+/* s = left's names, then right's, whose columns stand n_left places further. */
+void build_scope_join(struct builder *b, struct scope *s, const struct scope *left,
+                      const struct scope *right, int n_left);
 /* The name of a FROM item's i-th column: its alias, or its own. */
 const char *build_column_name(const struct from_item *item, int i, const char *own);
 
@@ -50,7 +71,7 @@ struct expr *build_column_expr(struct builder *b, int column);
 struct expr *build_expr_all(struct builder *b, struct expr *const *parts, int n);
 /* e over an input whose columns stand `by` places further. */
 struct expr *build_shifted(struct builder *b, const struct expr *e, int by);
-/* The conjuncts of q, resolved; those that use time are set apart. */
+/* The conjuncts of q that have no subqueries, resolved; those that use time are set apart. */
 bool build_split_conjuncts(struct builder *b, const struct qexpr *q, const struct scope *s,
                            int n_groups, struct expr ***plain, int *n_plain, struct expr ***timed,
                            int *n_timed);
@@ -114,5 +135,60 @@ struct op *build_limit(struct builder *b, const struct query *q, struct op *chil
 struct op *build_from(struct builder *b, const struct from_item *item, struct scope *s);
 /* *n_named: how many of the columns the query shows; the others carry keys. */
 struct op *build_query(struct builder *b, const struct query *q, int *n_named);
+
+/* FROM and WHERE alone. */
+struct op *build_from_where(struct builder *b, const struct query *q, struct scope *s);
+/* Marks what op's columns `wanted` need below. */
+void build_need(struct op *op, const bool *wanted);
+
+/* ---- optree_apply.c ------------------------------------------------------------------------ */
+
+/* What a column that the query itself lacks means; false when nothing. */
+bool build_resolve_outer(struct builder *b, const struct hole *h, struct expr_hole *out);
+/* The column that a subquery's value is; -1: none. */
+int build_sub_column(struct builder *b, const struct qsublink *link);
+bool build_has_sublink(const struct qexpr *q);
+/* Whether e refers to a row outside; takes such expressions out of the list and answers them. */
+bool build_is_correlated(const struct expr *e);
+struct expr **build_take_correlated(struct builder *b, struct expr **exprs, int *n, int *n_taken);
+/* A filter that remembers its parts. */
+struct op *build_filter_all(struct builder *b, struct op *child, struct expr **parts, int n);
+
+/* Where a SELECT's expressions stand: before its grouping, or (groups not NULL) above it. */
+struct stage {
+    const struct scope *scope;
+    struct expr *const *groups;
+    int n_groups;
+};
+
+/* Sets the stage above q's grouping, from the one before. */
+bool build_stage_groups(struct builder *b, const struct query *q, struct stage *at);
+
+/* The conjuncts of q that have subqueries, as operators above *op. */
+bool build_sub_conjuncts(struct builder *b, struct op **op, const struct qexpr *q,
+                         const struct stage *at);
+/* Values of the subqueries in q become columns of *op, behind its own. */
+bool build_sub_values(struct builder *b, struct op **op, const struct qexpr *q,
+                      const struct stage *at);
+
+/* The same for all expressions of q at one stage but for WHERE and HAVING. */
+bool build_select_values(struct builder *b, struct op **op, const struct query *q,
+                         const struct stage *at);
+
+/* Whether item has a LATERAL subquery somewhere. */
+bool build_has_lateral(const struct from_item *item);
+void build_frame_push(struct builder *b, struct frame *f, const struct scope *s);
+void build_frame_pop(struct builder *b);
+/* Whether op refers to the row of f. */
+bool build_refers_to(const struct op *op, const struct frame *f);
+/* r for each row of l; f: the frame in which r was built. */
+struct op *build_apply(struct builder *b, const struct frame *f, struct op *l, struct op *r,
+                       bool pads);
+/* A join whose right side was built in the frame f and refers to it, or whose ON has subqueries. */
+struct op *build_join_per_row(struct builder *b, const struct from_item *item, struct frame *f,
+                              struct op *l, struct op *r, const struct scope *right,
+                              struct scope *s);
+/* What a subquery operator needs of its left side is added to left; marks its right side. */
+void build_need_sub(struct op *op, bool *left);
 
 #endif

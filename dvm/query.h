@@ -16,14 +16,19 @@ enum hole_kind {
     HOLE_TIME,   /* the refresh's timestamptz */
     HOLE_WINDOW, /* the n-th window call of the query */
     HOLE_ARG,    /* the n-th argument of a window call that is evaluated before it */
+    HOLE_SUBLINK /* the n-th subquery among the query's expressions */
 };
+
+struct qsublink;
+struct cte_scope;
 
 struct hole {
     enum hole_kind kind;
     const char *schema; /* of the qualifier; NULL when not written */
     const char *qualifier;
     const char *name;
-    int index; /* HOLE_GROUP, HOLE_AGG, HOLE_WINDOW, HOLE_ARG */
+    int index;                      /* HOLE_GROUP, HOLE_AGG, HOLE_WINDOW, HOLE_ARG, HOLE_SUBLINK */
+    const struct qsublink *sublink; /* HOLE_SUBLINK */
 };
 
 struct qexpr {
@@ -79,7 +84,30 @@ struct qagg {
     const char *key;      /* the whole call, written back: equal keys, equal aggregates */
 };
 
-enum join_kind { JOIN_INNER, JOIN_LEFT, JOIN_RIGHT };
+enum sublink_kind {
+    SUBLINK_EXISTS,
+    SUBLINK_ANY, /* tests op ANY (query); IN is = ANY */
+    SUBLINK_ALL,
+    SUBLINK_SCALAR,
+    SUBLINK_ARRAY
+};
+
+/* A subquery in an expression. */
+struct qsublink {
+    enum sublink_kind kind;
+    bool grouped; /* stands above the grouping of the query around it */
+    struct qexpr *
+        *tests; /* ANY and ALL: what is compared with the outputs, over the query around */
+    int n_tests;
+    const char *op;
+    struct query *query;
+    /* ARRAY: how many of query's last outputs are what it is ordered by */
+    int n_sort;
+    const char **sort_suffix;
+    const char *key; /* written back; NULL when that can't be done */
+};
+
+enum join_kind { JOIN_INNER, JOIN_LEFT, JOIN_RIGHT, JOIN_FULL };
 
 /* A function in FROM: its call, and the column definitions of one that returns records. */
 struct qfunction {
@@ -99,6 +127,7 @@ struct from_item {
     const char *schema, *name; /* FROM_TABLE */
     bool only;                 /* without the tables that inherit from it */
     struct query *subquery;    /* FROM_SUBQUERY; FROM_SELF: the recursive query that it stands in */
+    bool lateral;              /* FROM_SUBQUERY: may refer to the items before it */
     struct qfunction *functions; /* FROM_FUNCTION; ROWS FROM (…) when there are several */
     int n_functions;
     bool ordinality;
@@ -186,7 +215,10 @@ struct query {
     bool with_ties;
     struct qtarget *targets;
     int n_targets;
-    bool dropped_order; /* ORDER BY without LIMIT at the top: means nothing for a table */
+    struct qsublink **sublinks; /* in its own expressions, each once */
+    int n_sublinks;
+    struct cte_scope *ctes; /* the parser's: what its subqueries may name */
+    bool dropped_order;     /* ORDER BY without LIMIT at the top: means nothing for a table */
 };
 
 #endif

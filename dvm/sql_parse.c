@@ -200,11 +200,27 @@ bool parse_is_faithful(struct parser *p, Node *expr, const char *text)
 
 /* ---- expressions --------------------------------------------------------------------------- */
 
+PgQuery__ColumnRef *parse_column_ref(struct parser *p, const char *name)
+{
+    PgQuery__ColumnRef *ref = arena_new(p->a, PgQuery__ColumnRef);
+    PgQuery__String *string = arena_new(p->a, PgQuery__String);
+    Node *field = arena_new(p->a, Node);
+
+    pg_query__string__init(string);
+    pg_query__node__init(field);
+    pg_query__column_ref__init(ref);
+    string->sval = arena_strdup(p->a, name);
+    field->node_case = PG_QUERY__NODE__NODE_STRING;
+    field->string = string;
+    ref->n_fields = 1;
+    ref->fields = arena_new_array(p->a, Node *, 1);
+    ref->fields[0] = field;
+    return ref;
+}
+
 void parse_punch_hole(struct punch *c, Node *node, struct hole hole)
 {
-    PgQuery__ColumnRef *ref = arena_new(c->p->a, PgQuery__ColumnRef);
-    PgQuery__String *string = arena_new(c->p->a, PgQuery__String);
-    Node *field = arena_new(c->p->a, Node);
+    PgQuery__ColumnRef *ref;
 
     if (c->out->n_holes == c->capacity) {
         struct hole *more = arena_new_array(c->p->a, struct hole, (size_t)c->capacity * 2 + 4);
@@ -214,18 +230,47 @@ void parse_punch_hole(struct punch *c, Node *node, struct hole hole)
         c->out->holes = more;
         c->capacity = c->capacity * 2 + 4;
     }
-    pg_query__string__init(string);
-    pg_query__node__init(field);
-    pg_query__column_ref__init(ref);
-    string->sval = arena_printf(c->p->a, "__pgth%dx", c->out->n_holes);
-    field->node_case = PG_QUERY__NODE__NODE_STRING;
-    field->string = string;
-    ref->n_fields = 1;
-    ref->fields = arena_new_array(c->p->a, Node *, 1);
-    ref->fields[0] = field;
+    ref = parse_column_ref(c->p, arena_printf(c->p->a, "__pgth%dx", c->out->n_holes));
     node->node_case = PG_QUERY__NODE__NODE_COLUMN_REF;
     node->column_ref = ref;
     c->out->holes[c->out->n_holes++] = hole;
+}
+
+const char *parse_quoted(struct parser *p, const char *name)
+{
+    const char *quoted;
+    struct text t;
+
+    text_init(&t);
+    text_put_ident(&t, name);
+    quoted = arena_strdup(p->a, t.ptr);
+    text_free(&t);
+    return quoted;
+}
+
+bool parse_group_by(struct parser *p, struct query *q, const char *qualifier, const char *name)
+{
+    Node *node = arena_new(p->a, Node);
+    struct qexpr *column;
+
+    pg_query__node__init(node);
+    node->node_case = PG_QUERY__NODE__NODE_COLUMN_REF;
+    node->column_ref = parse_column_ref(p, name);
+    if (qualifier != NULL) {
+        Node **fields = arena_new_array(p->a, Node *, 2);
+
+        fields[0] = parse_column_ref(p, qualifier)->fields[0];
+        fields[1] = node->column_ref->fields[0];
+        node->column_ref->fields = fields;
+        node->column_ref->n_fields = 2;
+    }
+    column = parse_expr(p, q, node, false);
+    for (int i = 0; column != NULL && i < q->n_groups; i++)
+        if (q->groups[i].key != NULL && strcmp(q->groups[i].key, column->key) == 0)
+            return true;
+    if (column != NULL)
+        parse_add_group(p, q, (struct qgroup){ .expr = column, .key = column->key });
+    return column != NULL;
 }
 
 static bool punch_column(struct punch *c, Node *node)
@@ -233,7 +278,10 @@ static bool punch_column(struct punch *c, Node *node)
     PgQuery__ColumnRef *ref = node->column_ref;
     struct hole hole = { .kind = HOLE_COLUMN };
     const char *parts[3] = { NULL, NULL, NULL };
+    bool is_sublink, ok = parse_punch_sublink(c, node, &is_sublink);
 
+    if (is_sublink)
+        return ok;
     if (ref->n_fields < 1 || ref->n_fields > 3)
         return parse_refuse(c->p, REFUSAL_OTHER, "this column reference", NULL) != NULL;
     for (size_t i = 0; i < ref->n_fields; i++) {
@@ -244,7 +292,9 @@ static bool punch_column(struct punch *c, Node *node)
     hole.schema = parts[0];
     hole.qualifier = parts[1];
     hole.name = parts[2];
-    if (c->grouped) {
+    if (parse_is_outer(c->p, c->query, &hole)) {
+        parse_note_outer(c->p, &hole);
+    } else if (c->grouped) {
         /* A column that GROUP BY's key determines (grouped by a primary key): adding it to the
          * key leaves the groups as they are. */
         Node *copy = parse_node_copy(c->p, node);
@@ -396,6 +446,10 @@ bool parse_punch_node(void *arg, Node *node)
         if (node->func_call->over != NULL)
             return parse_window(c, node);
         if (parse_is_aggregate(c->p, node->func_call, &name)) {
+            if (parse_aggregate_is_outer(c->p, c->query, node->func_call))
+                return parse_refuse(c->p, REFUSAL_AGGREGATE,
+                                    "an aggregate of the query around a subquery, inside of it",
+                                    name) != NULL;
             if (!c->grouped)
                 return parse_refuse(c->p, REFUSAL_AGGREGATE, "nested aggregates", name) != NULL;
             return parse_add_aggregate(c, node, name);
@@ -412,8 +466,6 @@ bool parse_punch_node(void *arg, Node *node)
             return parse_refuse(c->p, REFUSAL_FUNCTION, "an expression that depends on the session",
                                 NULL) != NULL;
         return punch_time(c, node, parse_time_value(node->sqlvalue_function));
-    case PG_QUERY__NODE__NODE_SUB_LINK:
-        return parse_refuse(c->p, REFUSAL_SUBLINK, "subqueries in expressions", NULL) != NULL;
     case PG_QUERY__NODE__NODE_GROUPING_FUNC:
         return parse_grouping_call(c, node);
     case PG_QUERY__NODE__NODE_A_CONST:
@@ -452,6 +504,8 @@ struct qexpr *parse_expr(struct parser *p, struct query *q, Node *node, bool gro
     parse_write_age(p, dated);
     copy = parse_node_copy(p, dated);
     c.out = arena_new(p->a, struct qexpr);
+    if (!parse_lift_sublinks(p, q, copy, grouped))
+        return NULL;
     c.out->key = parse_deparse(p, copy);
     if (c.out->key == NULL || !parse_is_faithful(p, copy, c.out->key))
         return parse_refuse(p, REFUSAL_OTHER,
@@ -530,14 +584,18 @@ static struct from_item *view_item(struct parser *p, const struct cat_table *vie
                                    PgQuery__Alias *alias)
 {
     struct from_item *item = arena_new(p->a, struct from_item);
+    const struct outer_column *outer_columns = p->outer_columns;
     struct query *q;
-    int n_written;
+    int n_written, sub_depth = p->sub_depth;
 
     if (p->view_depth >= VIEW_DEPTH_MAX)
         return parse_refuse(p, REFUSAL_OTHER, "views nested this deep", NULL);
     p->view_depth++;
+    p->sub_depth = 0; /* a view sees nothing of what is around it */
     q = parse_select(p, view->view_definition);
     p->view_depth--;
+    p->sub_depth = sub_depth;
+    p->outer_columns = outer_columns;
     if (q == NULL)
         return NULL;
     item->kind = FROM_SUBQUERY;
@@ -619,8 +677,11 @@ static struct from_item *join_expr(struct parser *p, struct query *q, PgQuery__J
     case PG_QUERY__JOIN_TYPE__JOIN_RIGHT:
         item->join = JOIN_RIGHT;
         break;
+    case PG_QUERY__JOIN_TYPE__JOIN_FULL:
+        item->join = JOIN_FULL;
+        break;
     default:
-        return parse_refuse(p, REFUSAL_FULL_JOIN, "FULL JOIN", NULL);
+        return parse_refuse(p, REFUSAL_OTHER, "this kind of join", NULL);
     }
     if (j->alias != NULL || j->join_using_alias != NULL || j->is_natural)
         return parse_refuse(p, REFUSAL_OTHER, "a join with an alias of its own", NULL);
@@ -647,12 +708,13 @@ struct from_item *parse_from(struct parser *p, struct query *q, Node *n, struct 
         return range_var(p, n->range_var, ctes);
     case PG_QUERY__NODE__NODE_RANGE_SUBSELECT:
         sub = n->range_subselect;
-        if (sub->lateral)
-            return parse_refuse(p, REFUSAL_LATERAL, "LATERAL", NULL);
         item = arena_new(p->a, struct from_item);
         item->kind = FROM_SUBQUERY;
         parse_set_alias(p, item, sub->alias);
+        item->lateral = sub->lateral;
+        p->sub_depth += item->lateral;
         item->subquery = parse_query(p, sub->subquery->select_stmt, ctes);
+        p->sub_depth -= item->lateral;
         return item->subquery != NULL ? item : NULL;
     case PG_QUERY__NODE__NODE_JOIN_EXPR:
         return join_expr(p, q, n->join_expr, ctes);
@@ -750,6 +812,7 @@ struct query *parse_query(struct parser *p, PgQuery__SelectStmt *s, struct cte_s
     if (!parse_name_windows(p, s))
         return NULL;
     q = arena_new(p->a, struct query);
+    q->ctes = ctes;
     q->from = arena_new_array(p->a, struct from_item *, s->n_from_clause);
     for (size_t i = 0; i < s->n_from_clause; i++) {
         q->from[i] = parse_from(p, q, s->from_clause[i], ctes);

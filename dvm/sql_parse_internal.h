@@ -18,12 +18,20 @@ struct cte_scope {
     struct cte_scope *outer; /* what the CTE itself may see */
 };
 
+/* A column that a subquery does not have itself. */
+struct outer_column {
+    const char *qualifier, *name;
+    const struct outer_column *next;
+};
+
 struct parser {
     struct arena *a;
     const struct catalog *cat;
     struct refusal *refused;
     ProtobufCAllocator allocator;
     int view_depth;
+    int sub_depth; /* subqueries in expressions and LATERAL ones around, since the view began */
+    const struct outer_column *outer_columns; /* noted so far, the last first */
 };
 
 /* An expression on its way to text with holes. */
@@ -110,5 +118,24 @@ struct query *parse_query(struct parser *p, PgQuery__SelectStmt *s, struct cte_s
 /* q: the SELECT whose FROM it is. */
 struct from_item *parse_from(struct parser *p, struct query *q, Node *n, struct cte_scope *ctes);
 void parse_set_alias(struct parser *p, struct from_item *item, PgQuery__Alias *alias);
+
+/* A column reference of one name. */
+PgQuery__ColumnRef *parse_column_ref(struct parser *p, const char *name);
+/* The column becomes part of q's GROUP BY key, unless it is already. */
+bool parse_group_by(struct parser *p, struct query *q, const char *qualifier, const char *name);
+const char *parse_quoted(struct parser *p, const char *name);
+
+/* ---- parse_sublink.c ----------------------------------------------------------------------- */
+
+/* Takes the subqueries out of the expression and leaves tokens of one name. */
+bool parse_lift_sublinks(struct parser *p, struct query *q, Node *node, bool grouped);
+/* Makes a hole of such a token; *is_one: whether node was one. */
+bool parse_punch_sublink(struct punch *c, Node *node, bool *is_one);
+/* Whether the column is none of q's, but of a query around it. */
+bool parse_is_outer(const struct parser *p, const struct query *q, const struct hole *h);
+void parse_note_outer(struct parser *p, const struct hole *h);
+/* Whether an aggregate call in q has arguments only of queries around it: it belongs to one of
+ * those. */
+bool parse_aggregate_is_outer(struct parser *p, const struct query *q, PgQuery__FuncCall *f);
 
 #endif

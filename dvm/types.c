@@ -11,6 +11,7 @@ struct typing {
     int n_all, capacity;
     struct refusal *refused;
     struct err *e;
+    struct text around; /* what a subquery may refer to: "(rows) a1 CROSS JOIN LATERAL " */
 };
 
 static void remember(struct typing *t, struct value_type *type)
@@ -76,6 +77,14 @@ static bool complete(struct typing *t, int from)
     return true;
 }
 
+/* Where op stands. */
+static void put_standing(const struct typing *t, struct text *sql, const struct op *op)
+{
+    text_printf(sql, "SELECT x.* FROM%s(", t->around.ptr);
+    delta_put_new(sql, op, NULL, NULL);
+    text_put(sql, ") x");
+}
+
 /* The aggregates' own. */
 static bool type_results(struct typing *t, struct op *op)
 {
@@ -85,7 +94,7 @@ static bool type_results(struct typing *t, struct op *op)
     int at = 0, from = t->n_all;
 
     text_init(&sql);
-    delta_put_new(&sql, op, NULL, NULL);
+    put_standing(t, &sql, op);
     ok = describe(t, &sql, &columns);
     text_free(&sql);
     for (int i = 0; i < op->n_columns; i++) {
@@ -122,7 +131,7 @@ static bool type_keyed(struct typing *t, struct op *op)
             text_put(&sql, ", ");
         }
     }
-    text_put(&sql, "1 FROM (");
+    text_printf(&sql, "1 FROM%s(", t->around.ptr);
     delta_put_new(&sql, op->left, NULL, NULL);
     text_put(&sql, ") x");
     ok = describe(t, &sql, &columns);
@@ -162,13 +171,97 @@ static bool type_input(struct typing *t, struct op *op)
 
     op->input_types = arena_new_array(t->a, struct value_type, (size_t)op->left->n_columns);
     text_init(&sql);
-    delta_put_new(&sql, op->left, NULL, NULL);
+    put_standing(t, &sql, op->left);
     ok = describe(t, &sql, &columns);
     text_free(&sql);
     for (int i = 0; ok && i < op->left->n_columns; i++)
         if (op->left->needed[i])
             take(t, &op->input_types[i], &columns, &at);
     return ok && complete(t, from);
+}
+
+/* The needed columns of a closed op. */
+static bool type_columns(struct typing *t, struct op *op)
+{
+    struct text sql;
+    struct db_rows columns;
+    bool ok;
+    int at = 0, from = t->n_all;
+
+    if (op->column_types != NULL)
+        return true;
+    op->column_types = arena_new_array(t->a, struct value_type, (size_t)op->n_columns);
+    text_init(&sql);
+    delta_put_new(&sql, op, NULL, NULL);
+    ok = describe(t, &sql, &columns);
+    text_free(&sql);
+    for (int i = 0; ok && i < op->n_columns; i++)
+        if (op->needed[i])
+            take(t, &op->column_types[i], &columns, &at);
+    return ok && complete(t, from);
+}
+
+/* The value of a subquery. */
+static bool type_value(struct typing *t, struct op *op)
+{
+    struct text sql;
+    struct db_rows columns;
+    bool ok;
+    int at = 0, from = t->n_all;
+
+    op->column_types = arena_new_array(t->a, struct value_type, (size_t)op->n_columns);
+    text_init(&sql);
+    text_put(&sql, "SELECT ");
+    delta_put_sub_value(&sql, op);
+    text_printf(&sql, " FROM%s(", t->around.ptr);
+    delta_put_new(&sql, op->left, NULL, NULL);
+    text_printf(&sql, ") a%d", op->id);
+    ok = describe(t, &sql, &columns);
+    text_free(&sql);
+    if (ok)
+        take(t, &op->column_types[op->n_columns - 1], &columns, &at);
+    return ok && complete(t, from);
+}
+
+/* What an ARRAY(SELECT …) is made of; t->around has the left row. */
+static bool type_element(struct typing *t, struct op *op)
+{
+    struct text sql;
+    struct db_rows columns;
+    bool ok;
+    int at = 0, from = t->n_all;
+
+    text_init(&sql);
+    text_printf(&sql, "SELECT x.c0 FROM%s(", t->around.ptr);
+    delta_put_new(&sql, op->right, NULL, NULL);
+    text_put(&sql, ") x");
+    ok = describe(t, &sql, &columns);
+    text_free(&sql);
+    if (ok)
+        take(t, &op->sub->element, &columns, &at);
+    return ok && complete(t, from);
+}
+
+static bool type_op(struct typing *t, struct op *op);
+
+/* The right side stands inside of the left row. */
+static bool type_subquery(struct typing *t, struct op *op)
+{
+    struct text outside = t->around;
+    bool ok;
+
+    text_init(&t->around);
+    text_put_str(&t->around, text_str(&outside));
+    text_put(&t->around, "(");
+    delta_put_new(&t->around, op->left, NULL, NULL);
+    text_printf(&t->around, ") a%d CROSS JOIN LATERAL ", op->id);
+    ok = type_op(t, op->right) &&
+         (op->sub == NULL || op->sub->kind != SUBLINK_ARRAY || type_element(t, op));
+    text_free(&t->around);
+    t->around = outside;
+    for (int i = 0; ok && i < op->n_leaves; i++)
+        ok = type_columns(t, op->leaves[i].op);
+    return ok && (op->kind != OP_SUBVALUE || type_value(t, op));
 }
 
 /* Children first: a DISTINCT ON's SQL depends on what is known of its input. */
@@ -178,6 +271,8 @@ static bool type_op(struct typing *t, struct op *op)
         return true; /* a leaf: the catalog knows its types */
     if (!type_op(t, op->left))
         return false;
+    if (op_is_subquery(op))
+        return type_subquery(t, op);
     if (op->right != NULL && !type_op(t, op->right))
         return false;
     switch (op->kind) {
@@ -198,6 +293,9 @@ static bool type_op(struct typing *t, struct op *op)
     case OP_FUNCTION:
     case OP_RECURSIVE:
     case OP_SELF:
+    case OP_SUBFILTER:
+    case OP_SUBVALUE:
+    case OP_APPLY:
         break;
     }
     return true;
@@ -212,7 +310,11 @@ bool types_fill(struct dvm_db *db, struct arena *a, struct optree *tree, struct 
     bool ok;
     int at = 0, before;
 
-    if (!type_op(&t, tree->root))
+    text_init(&t.around);
+    text_put_char(&t.around, ' ');
+    ok = type_op(&t, tree->root);
+    text_free(&t.around);
+    if (!ok)
         return false;
     before = t.n_all;
     tree->types = arena_new_array(a, struct value_type, (size_t)tree->root->n_columns);

@@ -20,6 +20,9 @@ static delta_rule *const delta_rules[] = {
     [OP_VALUES] = delta_values,           /* nothing                                             */
     [OP_REPEAT] = delta_repeat,           /* dR, its weight times the number of copies           */
     [OP_LIMIT] = delta_limit,             /* the first rows, new minus old                       */
+    [OP_SUBFILTER] = delta_subfilter,     /* rows of the change, and those whose condition flips */
+    [OP_SUBVALUE] = delta_subvalue,       /* rows of the change, and those whose value changes   */
+    [OP_APPLY] = delta_apply,             /* rows of the change, and those with other right rows */
 };
 
 void delta_init(struct delta *d, struct arena *a, const struct optree *tree, enum delta_from from,
@@ -46,6 +49,8 @@ static bool may_have_changed(const struct delta *d, const struct op *op)
 
 bool delta_rows_have_images(const struct op *op)
 {
+    if (op != NULL && op->kind == OP_SUBFILTER)
+        return delta_rows_have_images(op->left);
     return op == NULL || (op->kind != OP_GROUP && op->kind != OP_DISTINCT_ON &&
                           delta_rows_have_images(op->left) && delta_rows_have_images(op->right));
 }

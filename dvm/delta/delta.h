@@ -55,6 +55,9 @@ const char *delta_of(struct delta *d, const struct op *op);
 void delta_put_new(struct text *out, const struct op *op, const struct op *restricted,
                    const char *keys_cte);
 
+/* The value of an OP_SUBFILTER's or OP_SUBVALUE's subquery for the row a<id>, as SQL. */
+void delta_put_sub_value(struct text *out, const struct op *op);
+
 /* Whether op's rows look the same whenever they are evaluated. Groups and DISTINCT ON show one of
  * several equal values (1.0 and 1.00), and not always the same one. */
 bool delta_rows_have_images(const struct op *op);
@@ -111,6 +114,8 @@ void delta_cte_end(struct delta *d);
 /* An expression over the input. Columns below split are left.c<n>, the others right.c<n-split>. */
 void put_expr(struct text *out, const struct expr *e, const char *left, const char *right,
               int split, const char *time);
+/* An expression over one relation, with the SQL of its subquery (OP_SUBFILTER). */
+void put_expr_with(struct text *out, const struct expr *e, const char *alias, const char *subquery);
 /* An expression over one relation. The refresh's time is now(). */
 void put_expr_over(struct text *out, const struct expr *e, const char *alias);
 /* "alias.c0, alias.c2": the needed columns, each followed by ", " when comma_last. */
@@ -152,7 +157,7 @@ typedef void delta_rule(struct delta *d, const struct op *op, struct text *out);
 
 delta_rule delta_scan, delta_filter, delta_project, delta_union_all, delta_join, delta_left_join,
     delta_group, delta_distinct_on, delta_window, delta_values, delta_repeat, delta_limit,
-    delta_function, delta_recursive;
+    delta_function, delta_recursive, delta_subfilter, delta_subvalue, delta_apply;
 
 /* Writes an operator over the relation `from`, the rows of its input. */
 typedef void delta_put_over(struct text *out, const struct op *op, const char *from);

@@ -4,8 +4,8 @@
 
 #include "dvm/delta/delta.h"
 
-void put_expr(struct text *out, const struct expr *e, const char *left, const char *right,
-              int split, const char *time)
+static void put_holes(struct text *out, const struct expr *e, const char *left, const char *right,
+                      int split, const char *time, const char *subquery)
 {
     const char *at = e->text;
 
@@ -20,7 +20,11 @@ void put_expr(struct text *out, const struct expr *e, const char *left, const ch
         }
         n = strtol(at + 6, &end, 10);
         column = e->holes[n].column;
-        if (column < 0)
+        if (column == COLUMN_OUTER)
+            text_printf(out, "a%d.c%d", e->holes[n].outer, e->holes[n].outer_column);
+        else if (column == COLUMN_SUBQUERY)
+            text_printf(out, "(%s)", subquery);
+        else if (column < 0)
             text_printf(out, "(%s::%s)", time, e->holes[n].time_type);
         else if (column < split)
             text_printf(out, "%s.c%d", left, column);
@@ -28,6 +32,17 @@ void put_expr(struct text *out, const struct expr *e, const char *left, const ch
             text_printf(out, "%s.c%d", right, column - split);
         at = end + 1;
     }
+}
+
+void put_expr(struct text *out, const struct expr *e, const char *left, const char *right,
+              int split, const char *time)
+{
+    put_holes(out, e, left, right, split, time, "NULL");
+}
+
+void put_expr_with(struct text *out, const struct expr *e, const char *alias, const char *subquery)
+{
+    put_holes(out, e, alias, alias, 1 << 30, "pg_catalog.now()", subquery);
 }
 
 void put_expr_over(struct text *out, const struct expr *e, const char *alias)

@@ -2,19 +2,10 @@
 #include <stdio.h>
 
 #include "dvm/delta/delta.h"
+#include "dvm/delta/new_internal.h"
 
-struct restriction {
-    const struct op *at;
-    const char *keys_cte;
-    struct delta *old;          /* scans give the rows of the last refresh; NULL: of now */
-    const struct op *recursion; /* whose recursive arm this is */
-    const struct restriction *outer;
-};
-
-static void put_new(struct text *out, const struct op *op, const struct restriction *r);
-
-static void put_from(struct text *out, const struct op *child, const char *alias,
-                     const struct restriction *r)
+void put_from(struct text *out, const struct op *child, const char *alias,
+              const struct restriction *r)
 {
     text_put(out, "(");
     put_new(out, child, r);
@@ -117,14 +108,14 @@ static bool all_keys_not_null(const struct op *op)
 
 /* SELECT the needed columns of rows FROM (…) x with affected keys. */
 static void put_affected(struct text *out, const struct op *rows, const struct op *keyed,
-                         const char *keys, void (*put_rows)(struct text *, const struct op *))
+                         const char *keys, void (*put_input)(struct text *, const struct op *))
 {
     bool one_nullable = n_keys(keyed) == 1 && !all_keys_not_null(keyed);
 
     text_put(out, "SELECT ");
     put_needed(out, rows, "x", false);
     text_put(out, " FROM (");
-    put_rows(out, rows);
+    put_input(out, rows);
     text_put(out, ") x WHERE ");
     if (n_keys(keyed) == 0) {
         text_printf(out, "EXISTS (SELECT 1 FROM %s)", keys);
@@ -136,7 +127,7 @@ static void put_affected(struct text *out, const struct op *rows, const struct o
         text_printf(out, " IN (SELECT k.k0 FROM %s k) UNION ALL SELECT ", keys);
         put_needed(out, rows, "x", false);
         text_put(out, " FROM (");
-        put_rows(out, rows);
+        put_input(out, rows);
         text_put(out, ") x WHERE ");
         put_key(out, keyed, 0, "x");
         text_printf(out, " IS NULL AND EXISTS (SELECT 1 FROM %s k WHERE k.k0 IS NULL)", keys);
@@ -356,8 +347,12 @@ static void put_limit(struct text *out, const struct op *op, const struct restri
     text_free(&from);
 }
 
-static void put_new(struct text *out, const struct op *op, const struct restriction *r)
+void put_new(struct text *out, const struct op *op, const struct restriction *r)
 {
+    if (r != NULL && r->before != NULL && op_is_closed(op)) {
+        put_old_closed(out, r->before, op, NULL);
+        return;
+    }
     switch (op->kind) {
     case OP_SCAN:
         if (r != NULL && r->at == op)
@@ -377,6 +372,10 @@ static void put_new(struct text *out, const struct op *op, const struct restrict
         put_function(out, op, r);
         return;
     case OP_FILTER:
+        if (r != NULL && r->before != NULL && op_is_closed(op->left)) {
+            put_old_closed(out, r->before, op->left, op->predicate);
+            return;
+        }
         text_put(out, "SELECT ");
         put_needed(out, op, "x", false);
         text_put(out, " FROM ");
@@ -418,6 +417,15 @@ static void put_new(struct text *out, const struct op *op, const struct restrict
         return;
     case OP_LIMIT:
         put_limit(out, op, r);
+        return;
+    case OP_SUBFILTER:
+        put_new_subfilter(out, op, r);
+        return;
+    case OP_SUBVALUE:
+        put_new_subvalue(out, op, r);
+        return;
+    case OP_APPLY:
+        put_new_apply(out, op, r);
         return;
     }
 }

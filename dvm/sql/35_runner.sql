@@ -31,7 +31,7 @@ END
 $x$;
     is_good boolean;
 BEGIN
-    SELECT p.prosecdef AND p.prosrc = body AND pg_get_userbyid(p.proowner) = owner AND p.proconfig = '{"search_path=pg_catalog, pg_temp"}' INTO is_good
+    SELECT p.prosecdef AND p.prosrc = body AND pg_get_userbyid(p.proowner) = owner AND p.proconfig = '{"search_path=pg_catalog, pg_temp",jit=off}' INTO is_good
     FROM pg_proc p WHERE p.oid = to_regprocedure(signature);
     IF is_good THEN
         RETURN;
@@ -42,9 +42,10 @@ BEGIN
     -- Of two that change the schema's grants at once one would fail.
     PERFORM pg_advisory_xact_lock(hashtextextended('pgtrickle runner', 0));
     EXECUTE format('DROP FUNCTION IF EXISTS %s', signature);
+    -- Our statements have hundreds of expressions that are evaluated for few rows: compiling them takes seconds.
     EXECUTE format('CREATE FUNCTION pgtrickle_run.x_%s(statement text, xmax xid8, xip xid8[], xid xid8, seq bigint, at timestamptz, settle boolean, '
         'OUT inserted bigint, OUT updated bigint, OUT deleted bigint, OUT delta_rows bigint, OUT snapshot pg_snapshot) '
-        'LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS %L', pgt_id, body);
+        'LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS %L', pgt_id, body);
     EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', signature);
     IF owner <> current_user THEN
         -- Only a superuser gives to one who may not create there. Nobody sees the grant before it is gone again.

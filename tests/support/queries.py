@@ -2,7 +2,7 @@
 class.  Each is (query, tables it reads).
 """
 
-from tests.support import queries_aggregates, queries_windows, workload
+from tests.support import queries_aggregates, queries_subqueries, queries_windows, workload
 
 # name -> (query, tables).  Every one of these must be accepted as DIFFERENTIAL and as IMMEDIATE.
 CORPUS = {
@@ -92,6 +92,7 @@ CORPUS = {
 
 CORPUS.update(queries_aggregates.CORPUS)
 CORPUS.update(queries_windows.CORPUS)
+CORPUS.update(queries_subqueries.CORPUS)
 
 # Over a stream table st(…) whose query is the first; refreshed after it.
 CHAINS = {
