@@ -17,6 +17,11 @@
 /* Names of settings that one transaction may touch, in bytes. */
 #define NAMES_MAX 16384
 
+/* What begins anew in another process:
+ *
+ * Not told of struct session: restores asked asked_for look_results look_failed heard_result heard
+ * (no look is under way) hearing (a client that hears does not go)
+ */
 struct session {
     unsigned touched;      /* kinds, since the last look */
     struct text names;     /* settings that were touched, each with its NUL */
@@ -68,6 +73,8 @@ enum { N_KINDS = sizeof(kinds) / sizeof(kinds[0]) };
 
 /* Kinds that no look can answer: once touched they stay. */
 enum { STICKY = SESSION_LOAD | SESSION_UNKNOWN_NAME };
+
+enum { ALL_KINDS = SESSION_UNLISTEN * 2 - 1 };
 
 static struct proxy *proxy_of(const struct client *c)
 {
@@ -155,11 +162,18 @@ void session_state_pack(const struct client *c, struct bytequeue *record)
         record_put(record, "session_pin_reason", str_from(ss->pin_reason));
 }
 
+/* Names that end with NUL; others are no list. */
+static void put_names(struct text *list, struct str names)
+{
+    if (names.len > 0 && names.ptr[names.len - 1] == '\0')
+        text_put_str(list, names);
+}
+
 void session_state_unpack(struct client *c, struct str record)
 {
     struct str names, resets, reason;
-    unsigned touched = (unsigned)record_number(record, "session_touched");
-    unsigned pinned = (unsigned)record_number(record, "session_pinned");
+    unsigned touched = (unsigned)record_number(record, "session_touched") & ALL_KINDS;
+    unsigned pinned = (unsigned)record_number(record, "session_pinned") & ALL_KINDS;
     bool has_reason = record_get(record, "session_pin_reason", &reason);
 
     record_get(record, "session_names", &names);
@@ -169,8 +183,8 @@ void session_state_unpack(struct client *c, struct str record)
     struct session *ss = session_of(c);
     ss->touched = touched;
     ss->pinned = pinned;
-    text_put_str(&ss->names, names);
-    text_put_str(&ss->resets, resets);
+    put_names(&ss->names, names);
+    put_names(&ss->resets, resets);
     ss->resets_done = record_number(record, "session_resets_done") != 0;
     ss->pinned_at_us = record_number(record, "session_pinned_at");
     ss->pin_reason = has_reason ? "unknown state" : NULL;

@@ -10,6 +10,7 @@
 #include "protocol/copy.h"
 #include "protocol/message_types.h"
 #include "protocol/startup.h"
+#include "protocol/status.h"
 #include "protocol/writer.h"
 #include "proxy/client.h"
 #include "proxy/credentials.h"
@@ -101,6 +102,25 @@ static void restore_free(struct proxy *p)
     free(p->restore);
     p->restore = NULL;
 }
+
+/* A field that struct client, server, … get is packed below, or listed here (tests/told.sh).
+ *
+ * Not told of struct client: worker_node pool_node wait_node cancel_node (places, taken anew)
+ * names_shared counted_db counted_user counted wait_notified has_deadlines (begin anew)
+ * cancel_key cancel_key_len session rare (told by functions of their own)
+ * cut lend_block_failed install_tried (of what client_is_busy names, or of a moment)
+ *
+ * Not told of struct client_rare: admin (the console stays) install_error install_node (tried anew)
+ * ends_server (it is at its end)
+ *
+ * Not told of struct server: pool_node worker_node (places) sent_to leaver letter opening
+ * rolled_back to_discard batch_grows params_changed settings_hash (of what server_is_busy or
+ * SERVER_IDLE rule out) n_changes (counted again) host_name (found by "host") batch (a batch that
+ * fails is not sent again) binds bound scram login_job connect_query_sent asked_3_2 answered scram_done authenticated (its
+ * login is over)
+ *
+ * Not told of struct reply_owed: retries (as batch)
+ */
 
 /* ---- packing ---------------------------------------------------------------------------- */
 
@@ -330,6 +350,11 @@ static void put_server(struct takeover *t, struct bytequeue *q, const struct ser
     put_settings(q, "setting", s->settings);
     record_put_number(q, "changes_synced", s->n_changes_synced);
     record_put_number(q, "in_pipeline", s->in_pipeline);
+    record_put_number(q, "ddl", s->ddl);
+    record_put_number(q, "standby", s->is_standby);
+    record_put_number(q, "read_only", s->is_read_only);
+    if (s->client != NULL && s->client->unnamed_unbound)
+        record_put(q, "unnamed", bytequeue_str(&s->unnamed));
     LIST_FOREACH(&s->statements.lru, n)
     {
         struct statement *st = LIST_ITEM(n, struct server_statement, lru)->statement;
@@ -352,6 +377,10 @@ static void put_client_statement(struct takeover *t, struct bytequeue *q, struct
     record_put_number(&r, "serial", cs->serial);
     record_put_number(&r, "closing", cs->closing);
     record_put_number(&r, "keeps_state", cs->keeps_state);
+    record_put_number(&r, "described", cs->was_described);
+    if (cs->statement != NULL && cs->was_described)
+        record_put_number(&r, "believes_old",
+                          cs->generation != atomic_load(&cs->statement->generation));
     if (cs->statement != NULL)
         record_put_number(&r, "statement", pack_statement(t, database, cs->statement));
     put_record(q, "statement", &r);
@@ -428,7 +457,7 @@ static bool server_is_busy(struct server *s)
     }
     return s->state == SERVER_SYNCING || s->state == SERVER_TESTING ||
            s->state == SERVER_RESETTING || s->state == SERVER_DRAINING || s->lent || s->marked ||
-           s->cancels > 0;
+           s->retried || s->had_params || s->cancels > 0;
 }
 
 static bool server_can_go(struct server *s)
@@ -787,6 +816,14 @@ static char *get_text(struct str record, const char *name)
     return text;
 }
 
+/* Of an enumeration, whose last value is max: what another version may know more is 0 here. */
+static uint64_t record_below(struct str record, const char *name, uint64_t max)
+{
+    uint64_t n = record_number(record, name);
+
+    return n <= max ? n : 0;
+}
+
 static bool get_bytes(struct str record, const char *name, void *to, size_t len)
 {
     struct str value;
@@ -847,7 +884,7 @@ static void get_reader(struct str record, struct wire_reader *r)
 {
     r->tag = (char)record_number(record, "reader_tag");
     r->body_len = (uint32_t)record_number(record, "reader_len");
-    r->body_left = (uint32_t)record_number(record, "reader_left");
+    r->body_left = (uint32_t)record_below(record, "reader_left", r->body_len);
 }
 
 /* The host is malloc'ed: the caller's. */
@@ -877,10 +914,11 @@ static void unpack_statement(struct proxy *p, struct str record)
     /* The count goes on, so that what is older than the last stays so. */
     if (db != NULL && reading.ddl > atomic_load(&db->ddl))
         atomic_store(&db->ddl, reading.ddl);
-    numbered_add(&p->restore->statements, number,
-                 statement_restore(&p->statements, &reading,
-                                   (enum statement_source)record_number(record, "source"), number,
-                                   record_number(record, "shared") != 0, body));
+    numbered_add(
+        &p->restore->statements, number,
+        statement_restore(&p->statements, &reading,
+                          (enum statement_source)record_below(record, "source", STATEMENT_SQL),
+                          number, record_number(record, "shared") != 0, body));
 }
 
 /* A reference, or NULL. */
@@ -908,8 +946,9 @@ static struct pool *get_pool(struct worker *w, struct str record)
 static void get_owed(struct proxy *p, struct server *s, struct str record)
 {
     struct str error;
-    struct reply_owed *o = server_owe(s, (enum reply_ends)record_number(record, "ends"),
-                                      (enum reply_audience)record_number(record, "audience"));
+    struct reply_owed *o =
+        server_owe(s, (enum reply_ends)record_below(record, "ends", ENDS_QUERY),
+                   (enum reply_audience)record_below(record, "audience", REPLY_SUBSTITUTED));
 
     o->server_has = record_number(record, "server_has") != 0;
     o->server_lacks = record_number(record, "server_lacks") != 0;
@@ -968,6 +1007,8 @@ static struct server *unpack_server(struct worker *w, struct str record, struct 
         s->backend_key_len = (unsigned)value.len;
     }
     get_bytes(record, "tx_status", &s->tx_status, 1);
+    if (s->tx_status != STATUS_IN_TRANSACTION && s->tx_status != STATUS_FAILED)
+        s->tx_status = STATUS_IDLE;
     s->retire = record_number(record, "retire") != 0;
     text_init(&target);
     put_target(&target, pool->db);
@@ -992,8 +1033,15 @@ static struct server *unpack_server(struct worker *w, struct str record, struct 
             get_owed(p, s, value);
         }
     }
-    s->n_changes_synced = (unsigned)record_number(record, "changes_synced");
+    s->n_changes_synced = (unsigned)record_below(record, "changes_synced", s->n_changes);
     s->in_pipeline = record_number(record, "in_pipeline") != 0;
+    s->ddl = (enum server_ddl)record_below(record, "ddl", SERVER_DDL_TOLD);
+    s->is_standby = record_number(record, "standby") != 0;
+    s->is_read_only = record_number(record, "read_only") != 0;
+    if (c != NULL && record_get(record, "unnamed", &value)) {
+        bytequeue_put(&s->unnamed, value.ptr, value.len);
+        c->unnamed_unbound = true;
+    }
     return s;
 }
 
@@ -1008,6 +1056,10 @@ static void get_client_statement(struct client *c, struct str record)
         &c->statements, (uint32_t)record_number(record, "serial"), name, st, NULL);
     cs->closing = record_number(record, "closing") != 0;
     cs->keeps_state = record_number(record, "keeps_state") != 0;
+    cs->was_described = record_number(record, "described") != 0;
+    if (st != NULL)
+        cs->generation =
+            atomic_load(&st->generation) - (record_number(record, "believes_old") != 0);
 }
 
 static void get_client(struct client *c, struct str record)
@@ -1015,7 +1067,7 @@ static void get_client(struct client *c, struct str record)
     struct proxy *p = c->conn.worker->proxy;
     struct str field, value;
 
-    c->replication = (enum replication)record_number(record, "replication");
+    c->replication = (enum replication)record_below(record, "replication", REPLICATION_PHYSICAL);
     if (record_get(record, "cancel_key", &value) &&
         (value.len == CANCEL_KEY_SHORT || value.len == CANCEL_KEY_LONG)) {
         struct cancel_key key = { .len = (uint8_t)value.len };

@@ -155,14 +155,23 @@ static void put_reference(struct text *t)
         "of "
         "the database, that one.\n"
         "\n"
-        "## Not supported yet\n"
+        "## Without effect\n"
         "\n"
-        "These are read and checked and have no effect yet; the log says so at start:");
+        "These are read and checked and have no effect; the log says so at start:");
     for (size_t i = 0; i < sizeof(without_effect) / sizeof(without_effect[0]); i++)
         text_printf(t, "%s `%s`", i > 0 ? "," : "", without_effect[i]);
     text_put(
         t,
         ".\n"
+        "\n"
+        "- `pkt_buf`, `sbuf_loopcnt`: PgBouncer has a buffer for each busy connection and turns to "
+        "others after so many of them. Here a loop reads all its connections into one buffer, each "
+        "once a turn, and keeps what is not sent yet at its length: there is nothing to be set.\n"
+        "- `resolv_conf`: names are looked up as the system does it (`/etc/hosts`, the name "
+        "service "
+        "switch), which has one resolver file for all. `RES_OPTIONS` in the daemon's environment "
+        "changes its options for the daemon alone.\n"
+        "- `job_name`: of a service of Windows.\n"
         "\n"
         "## `auth_file`\n"
         "\n"
@@ -179,7 +188,8 @@ static void put_reference(struct text *t)
         "`all`, `samehost`, `samenet`, `IP/bits`, `IP mask`; `trust`, `reject`, `md5`, `password`, "
         "`scram-sha-256`, `cert`, `peer`, `ldap`, `pam`; `map=`, `pamservice=`, the LDAP words. "
         "`include`, `include_if_exists`, `include_dir`. The first line that matches decides, none: "
-        "refused. A bad line is left out, with a warning. No groups (`+name`), no host names.\n"
+        "refused. A bad line is left out, with a warning. As with PgBouncer, whose files work as "
+        "they are: no groups (`+name`), no host names.\n"
         "\n"
         "## `auth_query`\n"
         "\n"

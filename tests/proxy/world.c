@@ -34,7 +34,8 @@ static struct peer *peer_new(struct world *w, struct conn *c)
     *at = p;
     p->conn = c;
     p->window = SIZE_MAX;
-    c->socket = p;
+    if (c != NULL)
+        c->socket = p;
     return p;
 }
 
@@ -109,6 +110,16 @@ static int op_surrender(struct io *io, struct conn *c)
     p->conn = NULL;
     p->reading = false;
     c->socket = NULL;
+    return fd;
+}
+
+int world_descriptor(struct world *w)
+{
+    int fd = 0;
+
+    while (descriptors[fd] != NULL)
+        fd++;
+    descriptors[fd] = peer_new(w, NULL);
     return fd;
 }
 
@@ -382,6 +393,9 @@ void world_free(struct world *w)
         w->peers = p->next;
         bytequeue_free(&p->got);
         bytequeue_free(&p->tls_first);
+        for (size_t fd = 0; fd < sizeof(descriptors) / sizeof(descriptors[0]); fd++)
+            if (descriptors[fd] == p)
+                descriptors[fd] = NULL;
         free(p);
     }
     text_free(&w->notified);

@@ -75,6 +75,8 @@ void world_run_until(struct world *w, uint64_t until_us);
 /* After calls into the core that are no events of a peer. */
 void world_settle(struct world *w);
 
+/* A connection that another process accepted or opened, for takeover_import. */
+int world_descriptor(struct world *w);
 /* A client connects. */
 struct peer *world_accept(struct world *w);
 /* The oldest connect of the core that was not taken yet; NULL: none. */
