@@ -1,7 +1,13 @@
-"""Host lists and names against a real server."""
+"""Host lists and names against real servers."""
+
+import contextlib
+import os
+import subprocess
+
+import psycopg
 
 from tests.support import pg
-from tests.support.harness import only
+from tests.support.harness import daemon as started, only
 
 
 @only(15)
@@ -40,3 +46,57 @@ def test_a_list_with_a_dead_host_and_a_name(world):
         daemon.kill()
         raise
     daemon.stop()
+
+
+class Standby(pg.Cluster):
+    """Of a primary on 127.0.0.1: on the same port of 127.0.0.2, as a list of hosts needs it."""
+
+    def __init__(self, primary):
+        self.primary = primary
+        super().__init__(primary.version, settings={"listen_addresses": "127.0.0.2", "port": primary.port,
+                                                    "unix_socket_directories": ""})
+
+    def _init(self):
+        argv = [os.path.join(self.bin, "pg_basebackup"), "-h", "127.0.0.1", "-p", str(self.primary.port),
+                "-U", "postgres", "-D", self.directory, "-R", "-c", "fast", "-X", "stream", "--no-sync"]
+        done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=pg.place(),
+                              check=False, **pg._as_account())
+        if done.returncode != 0:
+            raise pg.Failure(f"pg_basebackup: {done.stdout}")
+
+    def connect(self, dbname="postgres", user="postgres", **options):
+        return psycopg.connect(host="127.0.0.2", port=self.primary.port, dbname=dbname, user=user, autocommit=True,
+                               **options)
+
+
+@only(15)
+def test_roles_of_a_primary_and_its_standby(world):
+    """Who wants which gets it, and leaves the standby when that is promoted."""
+    with contextlib.ExitStack() as stack:
+        standby = Standby(world.cluster).start()
+        stack.callback(standby.stop)
+        wants = {"read-write": False, "primary": False, "standby": True, "read-only": True, "prefer-standby": True}
+        target = f"host=127.0.0.2,127.0.0.1 port={world.cluster.port} dbname=postgres"
+        databases = {name: f"{target} target_session_attrs={name}" for name in wants}
+        d = stack.enter_context(started(world, pool_mode="transaction", databases=databases, settings={
+            "server_login_retry": 0.2, "query_wait_timeout": 1}))
+        conns = {name: stack.enter_context(d.connect(name)) for name in databases}
+
+        def in_recovery(name):
+            return pg.one(conns[name], "SELECT pg_is_in_recovery()")
+
+        for _ in range(3):
+            for name, wanted in wants.items():
+                if in_recovery(name) is not wanted:
+                    raise pg.Failure(f"{name} is on the wrong host")
+        pg.expect_error(conns["standby"], "CREATE TABLE t (a int)", "25006")
+        with standby.connect() as conn:
+            conn.execute("SELECT pg_promote()")
+        # The server says what it is now; its connections are left, and no standby is there any more.
+        pg.wait_until(lambda: not in_recovery("prefer-standby"), 20, d.log)
+        try:
+            pg.wait_until(lambda: in_recovery("standby"), 20, "an answer")
+            raise pg.Failure("a primary is taken for a standby")
+        except psycopg.OperationalError as e:
+            if "query_wait_timeout" not in str(e):
+                raise

@@ -219,7 +219,9 @@ def test_clients_see_their_own_statements(world):
     while time.monotonic() < deadline:
         rng = random.Random(seed)
         servers = rng.randint(1, 2)
-        with pooled(world, default_pool_size=servers, max_prepared_statements=rng.choice([2, 4, 100])) as connect:
+        # With several threads the servers move between them, and the clients' statements with those.
+        with pooled(world, default_pool_size=servers, max_prepared_statements=rng.choice([2, 4, 100]),
+                    worker_threads=rng.choice([1, 3])) as connect:
             daemon_log = connect.pooled_log
             until = min(deadline, time.monotonic() + max(2, seconds / 3))
             players = [Player(rng, connect.pooled, world.cluster.port, connect.name) for _ in range(4)]
