@@ -362,7 +362,7 @@ static void end_wait(struct worker *w, struct letter *l)
 }
 
 /* message is static. */
-static void fail_waiting(struct client *c, const char *message)
+void client_fail_waiting(struct client *c, const char *message)
 {
     struct wait_end *end = mem_alloc(sizeof(*end));
 
@@ -436,459 +436,6 @@ static void client_free(struct conn *conn)
     free(c);
 }
 
-/* ---- deadlines -------------------------------------------------------------------------- */
-
-static const struct config_user *config_user_of(const struct client *c)
-{
-    return c->user != NULL ? c->user->entry : NULL;
-}
-
-static void notify_waiting(struct client *c)
-{
-    if (c->wait_notified)
-        return;
-    c->wait_notified = true;
-    notice_encode_notice(&c->conn.out, "NOTICE", "00000",
-                         "No server connection available in postgres backend, client being queued");
-    conn_flush(&c->conn);
-}
-
-static void on_timer(struct timer *t)
-{
-    struct client *c = (struct client *)(void *)((char *)t - offsetof(struct client, timer));
-    const struct config *conf = proxy_of(c)->config;
-    const struct config_user *u = config_user_of(c);
-    uint64_t now = c->conn.worker->now_us;
-
-    switch (c->state) {
-    case CLIENT_STARTUP:
-    case CLIENT_AUTH:
-        client_fail(c, "08P01", "client_login_timeout");
-        break;
-    case CLIENT_LOGIN_WAIT:
-        fail_waiting(c, "client_login_timeout (server down)");
-        break;
-    case CLIENT_WAITING: {
-        int64_t wait =
-            c->db->entry != NULL ? config_query_wait_timeout_us(conf, c->db->entry, u) : 0;
-        int64_t query = config_query_timeout_us(conf, u);
-        if (wait > 0 && now - c->waiting_since_us >= (uint64_t)wait) {
-            fail_waiting(c, "query_wait_timeout");
-        } else if (query > 0 && now - c->waiting_since_us >= (uint64_t)query) {
-            fail_waiting(c, "query_timeout");
-        } else {
-            notify_waiting(c);
-            client_update_timer(c);
-        }
-        break;
-    }
-    case CLIENT_IDLE:
-        client_fail(c, "08P01", "client_idle_timeout");
-        break;
-    case CLIENT_ACTIVE: {
-        int64_t transaction = config_transaction_timeout_us(conf, u);
-        if (c->server->owed.count > 0 || c->lend != NULL) {
-            int64_t query = config_query_timeout_us(conf, u);
-            if (query > 0 && now - c->request_at_us >= (uint64_t)query) {
-                client_fail_both(c, "query timeout");
-                break;
-            }
-        } else {
-            int64_t idle = config_idle_transaction_timeout_us(conf, u);
-            if (idle > 0 && now - c->quiet_at_us >= (uint64_t)idle) {
-                client_fail_both(c, "idle transaction timeout");
-                break;
-            }
-        }
-        if (transaction > 0 && c->xact_at_us != 0 && now - c->xact_at_us >= (uint64_t)transaction)
-            client_fail_both(c, "transaction timeout");
-        else
-            client_update_timer(c);
-        break;
-    }
-    case CLIENT_CANCELING:
-        client_close(c, "cancel_wait_timeout");
-        break;
-    case CLIENT_CONSOLE:
-    case CLIENT_CLOSED:
-        break;
-    }
-}
-
-static void earliest(uint64_t *at, uint64_t since, int64_t timeout_us)
-{
-    if (timeout_us > 0 && since + (uint64_t)timeout_us < *at)
-        *at = since + (uint64_t)timeout_us;
-}
-
-/* runs: a request of its own is under way, or about to be sent. */
-static void update_timer(struct client *c, bool runs)
-{
-    const struct config *conf = proxy_of(c)->config;
-    const struct config_user *u = config_user_of(c);
-    uint64_t at = UINT64_MAX;
-
-    c->has_deadlines = config_client_idle_timeout_us(conf, u) > 0 ||
-                       config_query_timeout_us(conf, u) > 0 ||
-                       config_idle_transaction_timeout_us(conf, u) > 0 ||
-                       config_transaction_timeout_us(conf, u) > 0;
-    switch (c->state) {
-    case CLIENT_STARTUP:
-    case CLIENT_AUTH:
-    case CLIENT_LOGIN_WAIT:
-        earliest(&at, c->connected_at_us, conf->client_login_timeout_us);
-        break;
-    case CLIENT_IDLE:
-        earliest(&at, c->quiet_at_us, config_client_idle_timeout_us(conf, u));
-        break;
-    case CLIENT_WAITING:
-        if (c->db->entry != NULL)
-            earliest(&at, c->waiting_since_us, config_query_wait_timeout_us(conf, c->db->entry, u));
-        earliest(&at, c->waiting_since_us, config_query_timeout_us(conf, u));
-        if (!c->wait_notified)
-            earliest(&at, c->waiting_since_us, conf->query_wait_notify_us);
-        break;
-    case CLIENT_ACTIVE:
-        /* A stream is one query that never ends. */
-        if (c->replication != REPLICATION_NONE)
-            break;
-        if (runs)
-            earliest(&at, c->request_at_us, config_query_timeout_us(conf, u));
-        else if (c->server->tx_status != STATUS_IDLE)
-            earliest(&at, c->quiet_at_us, config_idle_transaction_timeout_us(conf, u));
-        if (c->xact_at_us != 0)
-            earliest(&at, c->xact_at_us, config_transaction_timeout_us(conf, u));
-        break;
-    case CLIENT_CANCELING:
-        if (!cancel_is_under_way(c->rare->cancel))
-            earliest(&at, c->connected_at_us, conf->cancel_wait_timeout_us);
-        break;
-    case CLIENT_CONSOLE:
-    case CLIENT_CLOSED:
-        break;
-    }
-    if (at == UINT64_MAX)
-        timer_unset(&c->conn.worker->timers, &c->timer);
-    else
-        timer_set(&c->conn.worker->timers, &c->timer, at, on_timer);
-}
-
-void client_update_timer(struct client *c)
-{
-    update_timer(c, c->lend != NULL || (c->server != NULL && c->server->owed.count > 0));
-}
-
-static void set_state(struct client *c, enum client_state state)
-{
-    c->state = state;
-    if (timer_is_set(&c->timer) || c->has_deadlines)
-        client_update_timer(c);
-}
-
-/* ---- login is over ---------------------------------------------------------------------- */
-
-struct cancel_key client_cancel_key(const struct client *c)
-{
-    return cancel_key_look(&c->cancel_key, c->cancel_key_len);
-}
-
-void client_set_cancel_key(struct client *c, const struct cancel_key *k)
-{
-    cancel_key_keep(&c->cancel_key, k);
-    c->cancel_key_len = k->len;
-}
-
-static void publish_cancel_key(struct client *c)
-{
-    struct proxy *p = proxy_of(c);
-    struct cancel_key k = client_cancel_key(c);
-
-    pthread_mutex_lock(&p->lock);
-    map_insert(&p->cancel_keys, &c->cancel_node, cancel_key_hash(&k, p->cancel_secret));
-    pthread_mutex_unlock(&p->lock);
-}
-
-static void give_cancel_key(struct client *c)
-{
-    struct proxy *p = proxy_of(c);
-    struct cancel_key k;
-    uint8_t len = c->speaks_3_2 ? CANCEL_KEY_LONG : CANCEL_KEY_SHORT;
-
-    c->conn.worker->ops->random(c->conn.worker->io, k.bytes, len);
-    cancel_key_finish(&k, len, p->config->peer_id);
-    client_set_cancel_key(c, &k);
-    publish_cancel_key(c);
-    wire_encode_backend_key(&c->conn.out, cancel_key_pid(&k), cancel_key_secret(&k));
-}
-
-static void console_start(struct client *c)
-{
-    struct proxy *p = proxy_of(c);
-    struct bytequeue *out = &c->conn.out;
-    bool own_uid = proxy_is_own_uid(&c->conn.peer) && strcmp(c->user_name, ADMIN_DATABASE) == 0;
-    enum admin_rights rights = admin_rights_of(p->config, str_from(c->user_name), own_uid);
-
-    /* Nobody knows who it is: everybody may look. */
-    if (rights == ADMIN_RIGHTS_NONE && p->config->auth_type == AUTH_TYPE_ANY)
-        rights = ADMIN_RIGHTS_STATS;
-    if (rights == ADMIN_RIGHTS_NONE) {
-        client_fail(c, "08P01", "not allowed");
-        return;
-    }
-    client_rare(c)->admin = admin_session_new(&p->admin_view, rights, str_from(c->user_name));
-    p->n_admin_clients++;
-    p->admin_stats.client_logins++;
-    set_state(c, CLIENT_CONSOLE);
-    client_update_timer(c);
-    auth_encode_ok(out);
-    admin_put_login_parameters(&p->admin_view, out);
-    give_cancel_key(c);
-    wire_encode_ready(out, STATUS_IDLE);
-    conn_flush(&c->conn);
-}
-
-/* Counts one more, unless that would be too many (max 0: no limit). */
-static bool count_below(atomic_int *count, int max)
-{
-    if (atomic_fetch_add(count, 1) < max || max <= 0)
-        return true;
-    atomic_fetch_sub(count, 1);
-    return false;
-}
-
-static bool check_limits(struct client *c)
-{
-    struct proxy *p = proxy_of(c);
-    int max_db = config_max_db_client_connections(p->config, c->db->entry);
-    int max_user = config_max_user_client_connections(p->config, config_user_of(c));
-
-    c->counted_db = count_below(&c->db->n_clients, max_db);
-    if (!c->counted_db) {
-        client_fail(c, "08P01", "client connections exceeded (max_db_client_connections)");
-        return false;
-    }
-    c->counted_user = count_below(&c->user->n_clients, max_user);
-    if (!c->counted_user) {
-        client_fail(c, "08P01", "client connections exceeded (max_user_client_connections)");
-        return false;
-    }
-    return true;
-}
-
-static bool fails_fast(struct client *c)
-{
-    struct text why;
-    bool fails;
-
-    text_init(&why);
-    fails = pool_fails_fast(c->pool, &why);
-    if (fails)
-        client_fail(c, "08P01",
-                    "server login has been failing, cached error: %s (server_login_retry)",
-                    why.ptr);
-    text_free(&why);
-    return fails;
-}
-
-void client_set_user_name(struct client *c, struct str name)
-{
-    char *copy = mem_alloc(name.len + 1);
-
-    memcpy(copy, name.ptr, name.len);
-    free((char *)c->user_name);
-    c->user_name = copy;
-}
-
-void client_on_authenticated(struct client *c)
-{
-    struct proxy *p = proxy_of(c);
-
-    if (strcmp(c->database_name, ADMIN_DATABASE) == 0) {
-        console_start(c);
-        return;
-    }
-    c->db = proxy_database(p, str_from(c->database_name));
-    if (c->db == NULL) {
-        client_fail(c, "08P01", "no such database: %s", c->database_name);
-        return;
-    }
-    if (p->shutdown != SHUTDOWN_NONE) {
-        client_fail(c, "08P01", "pooler is shutting down");
-        return;
-    }
-    if (c->db->disabled) {
-        client_fail(c, "08P01", "database \"%s\" is disabled", c->database_name);
-        return;
-    }
-    c->user = proxy_user(p, str_from(c->user_name));
-    if (!check_limits(c))
-        return;
-    client_forget_names(c);
-    c->database_name = c->db->name;
-    c->user_name = c->user->name;
-    c->names_shared = true;
-    const char *forced = c->db->entry->user;
-    if (forced == NULL && p->config->auth_type == AUTH_TYPE_ANY) {
-        client_fail(c, "08P01", "bouncer config error");
-        return;
-    }
-    struct user *pool_user = forced != NULL ? proxy_user(p, str_from(forced)) : c->user;
-    c->pool = pool_get(c->conn.worker, c->db, pool_user, forced != NULL);
-    pool_add_client(c->pool, c);
-    pool_sync_parameters(c->pool);
-    login_equip_pool(c, c->pool);
-    if (fails_fast(c))
-        return;
-    if (c->replication != REPLICATION_NONE) {
-        c->waiting_since_us = c->conn.worker->now_us;
-        set_state(c, CLIENT_LOGIN_WAIT);
-        list_append(&c->pool->replications, &c->wait_node);
-        pool_serve(c->pool);
-    } else if (c->pool->has_parameters && !proxy_is_paused(p, c->db)) {
-        client_on_parameters(c);
-    } else {
-        c->waiting_since_us = c->conn.worker->now_us;
-        set_state(c, CLIENT_LOGIN_WAIT);
-        list_append(&c->pool->login_waiting, &c->wait_node);
-        pool_serve(c->pool);
-    }
-}
-
-/* What a login ends with, after the parameters. */
-static void end_login(struct client *c)
-{
-    const char *message = proxy_of(c)->config->login_notify_message;
-
-    give_cancel_key(c);
-    if (message[0] != '\0')
-        notice_encode_notice(&c->conn.out, "NOTICE", "00000", "%s", message);
-    wire_encode_ready(&c->conn.out, STATUS_IDLE);
-    conn_flush(&c->conn);
-    login_free(c->login);
-    c->login = NULL;
-    c->pool->stats.client_logins++;
-    c->quiet_at_us = c->conn.worker->now_us;
-}
-
-/* Clients of a pool mostly ask for the same: they share the list. */
-static void share_settings(struct settings **mine, struct settings **last)
-{
-    struct settings **to = settings_equal(*mine, *last) ? mine : last;
-    struct settings *from = to == mine ? *last : *mine;
-
-    if (*to == from)
-        return;
-    settings_unref(*to);
-    *to = settings_ref(from);
-}
-
-/* What the servers of the pool report is followed by params, the rest of what the client asked for
- * by settings. */
-static void take_startup_settings(struct client *c)
-{
-    const struct params_names *names = &proxy_of(c)->params_names;
-    struct str name, value;
-
-    settings_unref(c->settings);
-    c->settings = settings_ref(c->startup);
-    for (size_t n = 0; n < settings_count(c->startup); n++) {
-        settings_at(c->startup, n, &name, &value);
-        int i = params_find(names, name);
-        if (i >= 0 && params_get(&c->pool->parameters, i) != NULL)
-            settings_remove(&c->settings, name);
-        else if (i >= 0)
-            params_remove(&c->params, i);
-    }
-    share_settings(&c->startup, &c->pool->last_startup);
-    share_settings(&c->settings, &c->pool->last_settings);
-}
-
-/* The same for the parameters. What is compared when a server is linked is then a pointer. */
-static void take_parameters(struct client *c)
-{
-    params_fill_unset(&c->params, &c->pool->parameters);
-    params_unify(&c->params, &c->pool->last_params);
-    params_copy(&c->pool->last_params, &c->params);
-}
-
-bool client_readmit(struct client *c, bool waiting)
-{
-    struct proxy *p = proxy_of(c);
-
-    if (c->cancel_key_len > 0)
-        publish_cancel_key(c);
-    p->n_clients++;
-    c->counted = true;
-    c->db = proxy_database(p, str_from(c->database_name));
-    if (c->db == NULL) {
-        client_fail(c, "08P01", "database removed");
-        return false;
-    }
-    c->user = proxy_user(p, str_from(c->user_name));
-    c->db->n_clients++;
-    c->user->n_clients++;
-    c->counted_db = c->counted_user = true;
-    client_forget_names(c);
-    c->database_name = c->db->name;
-    c->user_name = c->user->name;
-    c->names_shared = true;
-    const char *forced = c->db->entry->user;
-    struct user *pool_user = forced != NULL ? proxy_user(p, str_from(forced)) : c->user;
-    c->pool = pool_get(c->conn.worker, c->db, pool_user, forced != NULL);
-    pool_add_client(c->pool, c);
-    pool_sync_parameters(c->pool);
-    if (waiting) {
-        c->waiting_since_us = c->conn.worker->now_us;
-        set_state(c, CLIENT_LOGIN_WAIT);
-        list_append(&c->pool->login_waiting, &c->wait_node);
-    } else {
-        c->state = CLIENT_IDLE;
-    }
-    return true;
-}
-
-void client_on_parameters(struct client *c)
-{
-    struct proxy *p = proxy_of(c);
-    struct bytequeue *out = &c->conn.out;
-
-    pool_leave_queue(c->pool, c);
-    take_startup_settings(c);
-    take_parameters(c);
-    if (client_is_inner(c)) {
-        c->state = CLIENT_IDLE;
-        client_update_timer(c);
-        conn_wake(&c->conn);
-        return;
-    }
-    auth_encode_ok(out);
-    bytequeue_put(out, c->pool->welcome.ptr, c->pool->welcome.len);
-    for (int i = 0; i < p->params_names.count; i++)
-        if (params_get(&c->params, i) != NULL)
-            wire_encode_parameter_status(out, str_from(p->params_names.name[i]),
-                                         str_from(params_get(&c->params, i)));
-    end_login(c);
-    c->state = CLIENT_IDLE;
-    client_update_timer(c);
-    conn_wake(&c->conn);
-}
-
-void client_on_replication_ready(struct client *c)
-{
-    struct server *s = c->server;
-
-    for (int i = 0; i < PARAMS_MAX; i++)
-        params_share(&c->params, &s->params, i);
-    auth_encode_ok(&c->conn.out);
-    bytequeue_put(&c->conn.out, s->welcome.ptr, s->welcome.len);
-    end_login(c);
-    c->pool->stats.server_assignments++;
-    c->pool->stats.wait_us += c->conn.worker->now_us - c->waiting_since_us;
-    set_state(c, CLIENT_ACTIVE);
-    client_update_timer(c);
-    conn_wake(&c->conn);
-}
-
 /* ---- requests --------------------------------------------------------------------------- */
 
 void client_forward(struct client *c, struct str bytes)
@@ -920,7 +467,7 @@ void client_request_begins(struct client *c)
         if (c->xact_at_us == 0)
             c->xact_at_us = c->request_at_us;
         if (c->has_deadlines)
-            update_timer(c, true);
+            client_set_timer(c, true);
     }
 }
 
@@ -1867,10 +1414,10 @@ void client_on_linked(struct client *c)
     c->pool->stats.wait_us += c->conn.worker->now_us - c->waiting_since_us;
     conn_wake(&c->conn);
     if (c->canceled) {
-        set_state(c, CLIENT_IDLE);
+        client_set_state(c, CLIENT_IDLE);
         server_unlink(c->server, false);
     } else {
-        set_state(c, CLIENT_ACTIVE);
+        client_set_state(c, CLIENT_ACTIVE);
     }
 }
 
@@ -1901,7 +1448,7 @@ static bool let_go(struct client *c)
     c->discarded = false;
     clear_lend_portals(c);
     leave_unnamed(c);
-    set_state(c, CLIENT_IDLE);
+    client_set_state(c, CLIENT_IDLE);
     if (c->conn.held)
         conn_wake(&c->conn);
     server_unlink(s, false);
@@ -1913,41 +1460,6 @@ void client_on_session_known(struct client *c)
     session_state_on_look_done(c);
     let_go(c);
     session_state_tell(c, false);
-}
-
-void client_on_session_discarded(struct client *c)
-{
-    if (c->startup == NULL && c->settings == NULL)
-        return;
-    take_startup_settings(c);
-    c->discarded = true;
-}
-
-void client_tell_startup_parameters(struct client *c)
-{
-    struct str name, value;
-
-    for (size_t n = 0; n < settings_count(c->startup); n++) {
-        settings_at(c->startup, n, &name, &value);
-        int i = params_find(&proxy_of(c)->params_names, name);
-        const char *now = i >= 0 ? params_get(&c->params, i) : NULL;
-        if (now == NULL || str_equal(str_from(now), value))
-            continue;
-        params_set(&c->params, i, value);
-        wire_encode_parameter_status(&c->conn.out, str_from(proxy_of(c)->params_names.name[i]),
-                                     value);
-    }
-    conn_flush(&c->conn);
-}
-
-void client_on_canonical(struct client *c, struct str name, const char *asked, struct str value)
-{
-    const char *startup = settings_get(c->startup, name);
-
-    if (startup == NULL || strcmp(startup, asked) != 0)
-        return;
-    settings_put(&c->startup, name, value);
-    share_settings(&c->startup, &c->pool->last_startup);
 }
 
 void client_on_batch_done(struct client *c)
@@ -2062,6 +1574,6 @@ void client_on_cancel_while_waiting(struct client *c)
     if (c->server != NULL)
         return;
     pool_leave_queue(c->pool, c);
-    set_state(c, CLIENT_IDLE);
+    client_set_state(c, CLIENT_IDLE);
     conn_wake(&c->conn);
 }

@@ -1,5 +1,5 @@
 /* What the files of the client's machine share: client.c, client_sql.c,
- * client_move.c. */
+ * client_login.c, client_deadlines.c, client_move.c. */
 #ifndef PGTRICKLE_PROXY_CLIENT_INTERNAL_H
 #define PGTRICKLE_PROXY_CLIENT_INTERNAL_H
 
@@ -11,6 +11,13 @@ void client_forget_rare(struct client *c);
 /* It was to go to another worker. */
 void client_stay(struct client *c);
 bool client_is_between_transactions(const struct client *c);
+
+void client_set_state(struct client *c, enum client_state state);
+/* runs: a request of its own is under way, or about to be sent. */
+void client_set_timer(struct client *c, bool runs);
+/* It has waited too long, and is told what for. message is static. */
+void client_fail_waiting(struct client *c, const char *message);
+const struct config_user *client_config_user(const struct client *c); /* NULL: has no entry */
 
 bool client_standard_strings(const struct client *c);
 /* Statements follow this client from server to server. */

@@ -24,6 +24,7 @@
 #include "proxy/login.h"
 #include "proxy/pool_common.h"
 #include "proxy/server_host.h"
+#include "proxy/server_internal.h"
 #include "proxy/session_state.h"
 #include "proxy/settings.h"
 
@@ -83,169 +84,6 @@ void server_log(struct server *s, enum log_level level, const char *fmt, ...)
     proxy_log_conn(proxy_of(s), level, 'S', s, s->pool->db->name, s->pool->user->name,
                    &s->conn.peer, "%s", t.ptr);
     text_free(&t);
-}
-
-/* ---- the queue of owed replies ---------------------------------------------------------- */
-
-struct reply_owed *server_owe(struct server *s, enum reply_ends ends, enum reply_audience audience)
-{
-    struct reply_queue *q = &s->owed;
-
-    if (q->count == q->cap) {
-        unsigned cap = q->cap == 0 ? 16 : q->cap * 2;
-        struct reply_owed *ring = mem_alloc(cap * sizeof(*ring));
-        for (unsigned i = 0; i < q->count; i++)
-            ring[i] = q->ring[(q->head + i) & (q->cap - 1)];
-        free(q->ring);
-        q->ring = ring;
-        q->cap = cap;
-        q->head = 0;
-    }
-    struct reply_owed *o = &q->ring[(q->head + q->count++) & (q->cap - 1)];
-    *o = (struct reply_owed){ .ends = ends, .audience = audience };
-    if (ends == ENDS_SYNC)
-        s->n_changes_synced = s->n_changes;
-    s->in_pipeline =
-        s->in_pipeline || (audience != REPLY_FAKED && ends != ENDS_QUERY && ends != ENDS_SYNC);
-    return o;
-}
-
-void server_note_copy_end(struct server *s)
-{
-    if (!s->copy_in && s->owed.count > 0)
-        server_owed_at(s, s->owed.count - 1)->copy_ends++;
-    s->copy_in = false;
-}
-
-/* CopyInResponse. Until the data ends the server ignores Sync: those that were sent behind the
- * command and in front of the end of the data, if that was sent already, are not answered. */
-static void on_copy_in(struct server *s)
-{
-    unsigned ignored = 0;
-
-    if (s->owed.count == 0)
-        return;
-    while (server_owed_at(s, ignored)->copy_ends == 0 && ignored + 1 < s->owed.count &&
-           server_owed_at(s, ignored + 1)->ends == ENDS_SYNC)
-        ignored++;
-    unsigned ends = server_owed_at(s, ignored)->copy_ends;
-    for (unsigned i = 1; i + ignored < s->owed.count; i++)
-        *server_owed_at(s, i) = *server_owed_at(s, i + ignored);
-    s->owed.count -= ignored;
-    server_owed_at(s, 0)->copy_ends = ends > 0 ? ends - 1 : 0;
-    s->copy_in = ends == 0;
-}
-
-void server_note_change(struct server *s, struct reply_owed *o)
-{
-    o->is_change = true;
-    s->n_changes++;
-}
-
-struct reply_owed *server_owed_at(struct server *s, unsigned i)
-{
-    return &s->owed.ring[(s->owed.head + i) & (s->owed.cap - 1)];
-}
-
-static struct reply_owed *owed_first(struct server *s)
-{
-    return s->owed.count == 0 ? NULL : &s->owed.ring[s->owed.head];
-}
-
-/* Settings, and the question what a session left: not the client's. */
-static bool is_own(const struct reply_owed *o)
-{
-    return o != NULL && (o->sets || o->looks);
-}
-
-static void owed_pop(struct server *s)
-{
-    struct reply_owed *o = owed_first(s);
-
-    if (o->is_change) {
-        s->n_changes--;
-        if (s->n_changes_synced > 0)
-            s->n_changes_synced--;
-    }
-    if (o->statement != NULL)
-        statement_unref(&proxy_of(s)->statements, o->statement);
-    free(o->error);
-    sql_outcome_free(o->outcome, s);
-    s->owed.head = (s->owed.head + 1) & (s->owed.cap - 1);
-    s->owed.count--;
-}
-
-/* The first owed reply arrived. */
-static void owed_succeed(struct server *s)
-{
-    struct reply_owed *o = owed_first(s);
-
-    if (o->retries)
-        batch_forget(s);
-    if (o->client_lacks && s->client != NULL) {
-        struct client_statement *cs = client_statement_by_serial(&s->client->statements, o->serial);
-        if (cs != NULL)
-            client_statement_remove(&s->client->statements, cs, &proxy_of(s)->statements);
-    }
-    owed_pop(s);
-}
-
-/* What was noted for a reply that never comes was not. */
-static void undo(struct server *s, struct reply_owed *o)
-{
-    if (o->server_has)
-        server_statements_remove(&s->statements, o->statement, &proxy_of(s)->statements);
-    if (o->server_lacks) {
-        server_statements_add(&s->statements, o->statement);
-        server_statements_age(&s->statements, o->statement);
-    }
-    if ((o->client_has || o->client_lacks) && s->client != NULL) {
-        struct client_statement *cs = client_statement_by_serial(&s->client->statements, o->serial);
-        if (cs != NULL && o->client_lacks)
-            cs->closing = false;
-        else if (cs != NULL)
-            client_statement_remove(&s->client->statements, cs, &proxy_of(s)->statements);
-    }
-}
-
-/* The first n owed replies never come. The last is undone first: what one gave another took. */
-static void owed_drop(struct server *s, unsigned n)
-{
-    for (unsigned i = n; i > 0; i--)
-        undo(s, server_owed_at(s, i - 1));
-    for (; n > 0; n--)
-        owed_pop(s);
-}
-
-void server_answer_fakes(struct server *s)
-{
-    struct reply_owed *o;
-
-    while ((o = owed_first(s)) != NULL && o->audience == REPLY_FAKED) {
-        if (s->client != NULL) {
-            wire_put_empty(&s->client->conn.out,
-                           o->ends == ENDS_PARSE ? BE_PARSE_COMPLETE : BE_CLOSE_COMPLETE);
-            conn_flush(&s->client->conn);
-        }
-        owed_succeed(s);
-    }
-}
-
-bool server_is_setting(const struct server *s)
-{
-    return s->owed.count > 0 && s->owed.ring[s->owed.head].sets;
-}
-
-bool server_is_quiet(const struct server *s)
-{
-    return s->owed.count == 0 && bytequeue_len(&s->conn.out) == 0 &&
-           bytequeue_len(&s->conn.in) == 0;
-}
-
-bool server_is_clean(const struct server *s)
-{
-    return s->owed.count == 0 && s->tx_status == STATUS_IDLE && !s->copy_in && !s->marked &&
-           s->reader.body_left == 0 && !s->in_pipeline;
 }
 
 /* ---- life ------------------------------------------------------------------------------- */
@@ -468,7 +306,7 @@ int server_surrender(struct server *s)
     move(s, SERVER_CLOSED);
     list_remove(&w->servers, &s->worker_node);
     while (s->owed.count > 0)
-        owed_pop(s);
+        server_owed_pop(s);
     conn_close(&s->conn);
     pool_on_server_closed(s->pool, s->opening);
     return fd;
@@ -502,7 +340,7 @@ void server_close(struct server *s, const char *reason)
     stay(s);
     cancel_forget_server(p, s);
     while (s->owed.count > 0)
-        owed_pop(s);
+        server_owed_pop(s);
     s->client = NULL;
     conn_close(&s->conn);
     if (s->listener != NULL) {
@@ -847,7 +685,7 @@ static bool is_substituted(const struct reply_owed *o, struct str body)
 /* An error ends an extended batch: nothing up to its Sync is answered. */
 static void on_error_in_use(struct server *s, const struct wire_piece *f, struct run *r)
 {
-    struct reply_owed *o = owed_first(s);
+    struct reply_owed *o = server_owed_first(s);
     struct client *c = s->client;
 
     bool sets = o != NULL && o->sets;
@@ -899,14 +737,14 @@ static void on_error_in_use(struct server *s, const struct wire_piece *f, struct
     unsigned n = 0;
     while (n < s->owed.count && server_owed_at(s, n)->ends != ENDS_SYNC)
         n++;
-    owed_drop(s, n);
+    server_owed_drop(s, n);
     if (again) {
         if (s->owed.count == 0) {
             wire_encode_sync(&s->conn.out);
             conn_flush(&s->conn);
             server_owe(s, ENDS_SYNC, REPLY_SWALLOWED);
         }
-        owed_first(s)->audience = REPLY_SWALLOWED;
+        server_owed_first(s)->audience = REPLY_SWALLOWED;
         return;
     }
     if (s->owed.count == 0 && c != NULL) {
@@ -973,7 +811,8 @@ static void on_command_complete(struct server *s, struct str body)
     } else if (s->state == SERVER_RESETTING && str_equal(tag, STR("RESET"))) {
         s->settings_doubt = s->settings != NULL;
     }
-    if (s->state == SERVER_IN_USE && s->client != NULL && !is_own(owed_first(s))) {
+    if (s->state == SERVER_IN_USE && s->client != NULL &&
+        !server_reply_is_own(server_owed_first(s))) {
         reading_on_tag(s, tag);
         session_state_on_tag(s->client, tag);
     }
@@ -1017,7 +856,7 @@ static void drain(struct server *s);
 static void on_ready(struct server *s, const struct wire_piece *f, struct run *r)
 {
     enum wire_status status;
-    struct reply_owed *o = owed_first(s);
+    struct reply_owed *o = server_owed_first(s);
     bool forwarded = o == NULL || o->audience != REPLY_SWALLOWED;
     bool sets = o != NULL && o->sets, looks = o != NULL && o->looks;
     struct client *c = s->client;
@@ -1035,8 +874,8 @@ static void on_ready(struct server *s, const struct wire_piece *f, struct run *r
         while (n + 1 < s->owed.count && server_owed_at(s, n)->ends != ENDS_SYNC &&
                server_owed_at(s, n)->ends != ENDS_QUERY)
             n++;
-        owed_drop(s, n);
-        owed_succeed(s);
+        server_owed_drop(s, n);
+        server_owed_succeed(s);
     }
     s->in_pipeline = has_extended_owed(s);
     if (sets && c != NULL)
@@ -1078,7 +917,7 @@ static void on_ready(struct server *s, const struct wire_piece *f, struct run *r
             return;
     }
     if (!forwarded) {
-        if (s->owed.count > 0 && owed_first(s)->audience == REPLY_FAKED) {
+        if (s->owed.count > 0 && server_owed_first(s)->audience == REPLY_FAKED) {
             run_end(s, r);
             server_answer_fakes(s);
         }
@@ -1114,7 +953,7 @@ static void on_ready(struct server *s, const struct wire_piece *f, struct run *r
         session_state_tell(c, true);
     }
     run_add(s, r, f->bytes);
-    if (s->owed.count == 0 || owed_first(s)->audience == REPLY_FAKED) {
+    if (s->owed.count == 0 || server_owed_first(s)->audience == REPLY_FAKED) {
         run_end(s, r);
         server_answer_fakes(s);
     }
@@ -1145,7 +984,7 @@ static void on_look(struct server *s, const struct wire_piece *f)
 static bool on_piece(struct server *s, const struct wire_piece *f, struct run *r)
 {
     struct client *c = s->client;
-    struct reply_owed *o = owed_first(s);
+    struct reply_owed *o = server_owed_first(s);
     /* By the end of a long message something else may be owed: it goes where its beginning went. */
     bool swallowed =
         f->starts ? s->state != SERVER_IN_USE || (o != NULL && o->audience == REPLY_SWALLOWED)
@@ -1179,7 +1018,7 @@ static bool on_piece(struct server *s, const struct wire_piece *f, struct run *r
                     run_add(s, r, f->bytes);
                 return true;
             }
-            if (s->state == SERVER_IN_USE && !is_own(o))
+            if (s->state == SERVER_IN_USE && !server_reply_is_own(o))
                 run_add(s, r, f->bytes);
             return true;
         case BE_NOTIFICATION:
@@ -1202,7 +1041,7 @@ static bool on_piece(struct server *s, const struct wire_piece *f, struct run *r
             on_ready(s, f, r);
             return s->state != SERVER_CLOSED && !s->lent;
         case BE_COPY_IN_RESPONSE:
-            on_copy_in(s);
+            server_on_copy_in(s);
             break;
         default:
             break;
@@ -1247,8 +1086,8 @@ static bool on_piece(struct server *s, const struct wire_piece *f, struct run *r
         return true;
     }
     if (o != NULL && o->ends == ends) {
-        owed_succeed(s);
-        o = owed_first(s);
+        server_owed_succeed(s);
+        o = server_owed_first(s);
         if (o != NULL && o->audience == REPLY_FAKED) {
             run_end(s, r);
             server_answer_fakes(s);
@@ -1304,7 +1143,7 @@ static size_t on_bytes(struct conn *conn, struct str bytes)
             result = wire_reader_next(&s->reader, rest, &f);
         } else if ((result = wire_peek_header(SENT_BY_BACKEND, rest, &h)) == WIRE_FRAME) {
             s->reader.whole_max =
-                s->owed.count > 0 && owed_first(s)->looks ? WHOLE_MAX : whole_max(h.tag);
+                s->owed.count > 0 && server_owed_first(s)->looks ? WHOLE_MAX : whole_max(h.tag);
             result = wire_reader_take(&s->reader, &h, rest, &f);
         }
         if (result == WIRE_NEED_MORE)
@@ -1631,7 +1470,7 @@ void server_unlink(struct server *s, bool client_is_gone)
         /* What we asked ourselves needs no cancel. */
         bool running = false;
         for (unsigned i = 0; i < s->owed.count; i++)
-            running = running || !is_own(server_owed_at(s, i));
+            running = running || !server_reply_is_own(server_owed_at(s, i));
         uint8_t last = s->owed.count > 0 ? server_owed_at(s, s->owed.count - 1)->ends : ENDS_SYNC;
         bool open = s->owed.count > 0 ? last != ENDS_SYNC && last != ENDS_QUERY : s->in_pipeline;
         if (!can_drain(s, c)) {
@@ -1683,108 +1522,4 @@ void server_take_back(struct server *s, char tx_status, struct str frames)
         frames.ptr += f.bytes.len;
         frames.len -= f.bytes.len;
     }
-}
-
-/* ---- prepared statements ---------------------------------------------------------------- */
-
-static void close_statement(struct server *s, struct statement *st)
-{
-    struct reply_owed *o = server_owe(s, ENDS_CLOSE, REPLY_SWALLOWED);
-
-    o->statement = statement_ref(st);
-    o->server_lacks = true;
-    server_note_change(s, o);
-    wire_encode_close(&s->conn.out, TARGET_STATEMENT, str_from(st->name));
-    conn_flush(&s->conn);
-    server_statements_remove(&s->statements, st, &proxy_of(s)->statements);
-}
-
-bool server_has_fresh(const struct server *s, const struct statement *st)
-{
-    return server_statements_is_fresh(&s->statements, st);
-}
-
-void server_distrust(struct server *s, struct statement *st, bool is_gone)
-{
-    struct server_statements *ss = &s->statements;
-
-    if (is_gone)
-        server_statements_remove(ss, st, &proxy_of(s)->statements);
-    else if (server_statements_is_fresh(ss, st))
-        atomic_fetch_add(&st->generation, 1);
-}
-
-void server_learned(struct server *s, struct statement *st)
-{
-    server_statements_add(&s->statements, st);
-}
-
-bool server_has_room(const struct server *s)
-{
-    return s->statements.lru.count < (unsigned)proxy_of(s)->config->max_prepared_statements;
-}
-
-void server_make_room(struct server *s, struct statement *st)
-{
-    unsigned max = (unsigned)proxy_of(s)->config->max_prepared_statements;
-
-    if (server_statements_has(&s->statements, st))
-        close_statement(s, st);
-    while (max > 0 && s->statements.lru.count >= max)
-        close_statement(s, server_statements_oldest(&s->statements));
-}
-
-/* PREPARE inside of a pipeline. What the name of the carrier still holds after an error is closed
- * before. */
-static void send_sql_prepare(struct server *s, struct statement *st)
-{
-    struct bytequeue *out = &s->conn.out;
-    struct str name = STR("PGTRICKLE_prepare");
-    struct text sql;
-
-    text_init(&sql);
-    text_put(&sql, "PREPARE ");
-    text_put_ident(&sql, st->name);
-    text_put(&sql, " ");
-    text_put_str(&sql, (struct str){ st->body, st->body_len });
-    server_owe(s, ENDS_CLOSE, REPLY_SWALLOWED);
-    wire_encode_close(out, TARGET_STATEMENT, name);
-    server_owe(s, ENDS_PARSE, REPLY_SWALLOWED);
-    wire_encode_parse(out, name, text_str(&sql), NULL, 0);
-    server_owe(s, ENDS_BIND, REPLY_SWALLOWED);
-    wire_encode_bind_text(out, name, name, NULL, 0);
-    struct reply_owed *o = server_owe(s, ENDS_EXECUTE, REPLY_SWALLOWED);
-    o->statement = statement_ref(st);
-    o->server_has = true;
-    server_note_change(s, o);
-    wire_encode_execute(out, name, 0);
-    server_owe(s, ENDS_CLOSE, REPLY_SWALLOWED);
-    wire_encode_close(out, TARGET_PORTAL, name);
-    server_owe(s, ENDS_CLOSE, REPLY_SWALLOWED);
-    wire_encode_close(out, TARGET_STATEMENT, name);
-    text_free(&sql);
-}
-
-void server_prepare(struct server *s, struct statement *st)
-{
-    /* In a transaction that failed nothing can be prepared, nor is anything used. */
-    if (server_has_fresh(s, st) ||
-        (s->tx_status == STATUS_FAILED && server_statements_has(&s->statements, st))) {
-        server_statements_touch(&s->statements, st);
-        return;
-    }
-    server_make_room(s, st);
-    if (st->source == STATEMENT_SQL) {
-        send_sql_prepare(s, st);
-    } else {
-        struct reply_owed *o = server_owe(s, ENDS_PARSE, REPLY_SWALLOWED);
-        o->statement = statement_ref(st);
-        o->server_has = true;
-        server_note_change(s, o);
-        wire_encode_parse_tail(&s->conn.out, str_from(st->name),
-                               (struct str){ st->body, st->body_len });
-    }
-    conn_flush(&s->conn);
-    server_learned(s, st);
-    s->pool->stats.server_parses++;
 }
