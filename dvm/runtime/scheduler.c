@@ -26,6 +26,7 @@
 #include "dvm/dvm.h"
 #include "dvm/runtime/db_libpq.h"
 #include "dvm/runtime/dvm_internal.h"
+#include "dvm/runtime/pulse.h"
 #include "dvm/runtime/schedule.h"
 
 #define MS INT64_C(1000000) /* nanoseconds */
@@ -41,6 +42,8 @@
 #define LOCK_TIMEOUT_MS 2000
 #define LOCK_RETRY_MS 5000
 #define CONFLICT_RETRIES 5
+#define LOOK_AT_ALL_MS 5000 /* what no pulse tells: a relation that was dropped or renamed */
+#define GIVE_WAY_MS 6000    /* whoever wants the database to itself has given up by then */
 #define CHECK_PAUSE_MS 1000 /* between two checks, which may read much */
 
 enum job_kind { JOB_REFRESH, JOB_CHECK, JOB_REQUESTS, JOB_PURGE };
@@ -87,6 +90,9 @@ struct database {
     bool purge_running;
     bool purge_wanted;
     bool relook;         /* a job ended for which others wait */
+    bool woken;          /* the last wait ended for one of these, or a wake */
+    bool gave_way;       /* someone wants the database to itself: keep no connection */
+    bool by_statistics;  /* the last look saw one that is due by counters, which no pulse tells */
     int64_t next_due_ns; /* monotonic: the earliest that the last look foresaw */
     uint64_t wakes_seen;
     uint64_t look;
@@ -240,6 +246,27 @@ static struct idle_connection *idle_expired(struct scheduler *s, int64_t now)
     return dead;
 }
 
+/* Unlinks all of one database; the caller closes them. */
+static struct idle_connection *idle_of(struct scheduler *s, const char *conninfo)
+{
+    struct idle_connection *found = NULL;
+
+    pthread_mutex_lock(&s->mutex);
+    for (struct idle_connection **at = &s->idle; *at != NULL;) {
+        struct idle_connection *idle = *at;
+
+        if (strcmp(idle->conninfo, conninfo) != 0) {
+            at = &idle->next;
+            continue;
+        }
+        *at = idle->next;
+        idle->next = found;
+        found = idle;
+    }
+    pthread_mutex_unlock(&s->mutex);
+    return found;
+}
+
 static void idle_close(struct idle_connection *dead)
 {
     while (dead != NULL) {
@@ -262,11 +289,11 @@ static bool clean(struct db_libpq *c)
     return ok;
 }
 
-static void idle_give(struct scheduler *s, struct db_libpq *c, const char *conninfo)
+static void idle_give(struct scheduler *s, struct db_libpq *c, const char *conninfo, bool keep)
 {
     struct idle_connection *idle, *dead;
 
-    if (!db_libpq_is_usable(c) || db_libpq_in_transaction(c) || !clean(c)) {
+    if (!keep || !db_libpq_is_usable(c) || db_libpq_in_transaction(c) || !clean(c)) {
         db_libpq_close(c);
         return;
     }
@@ -707,6 +734,7 @@ static void job_run(struct scheduler *s, struct job *j)
     struct err e = { 0 };
     struct db_libpq *c = connection_for(s, j->database, &e);
     int64_t not_before_ns = 0;
+    bool keep;
 
     if (c == NULL) {
         dvm_log_err(s->dvm, DVM_LOG_WARNING, &e, "worker_cannot_connect database=%s",
@@ -727,7 +755,10 @@ static void job_run(struct scheduler *s, struct job *j)
             run_purge(c, j);
             break;
         }
-        idle_give(s, c, j->database->conninfo);
+        pthread_mutex_lock(&s->mutex);
+        keep = !j->database->gave_way;
+        pthread_mutex_unlock(&s->mutex);
+        idle_give(s, c, j->database->conninfo, keep);
     }
     err_clear(&e);
     job_finish(j, not_before_ns);
@@ -804,6 +835,7 @@ enum state_column {
     STATE_UNIT,
     STATE_UNIT_SLOWEST,
     STATE_CHECK_DUE,
+    STATE_BY_STATISTICS,
     STATE_NOW,
     STATE_REQUESTS,
 };
@@ -910,7 +942,9 @@ static void hand_out(struct database *d, struct arena *a, const struct db_rows *
     int n_tables = 0;
 
     d->next_due_ns = INT64_MAX;
+    d->by_statistics = false;
     for (int i = 0; i < n; i++) {
+        d->by_statistics |= is_true(db_cell(rows, i, STATE_BY_STATISTICS));
         /* A row without a stream table carries the count of requests only. */
         if (db_cell(rows, i, STATE_PGT_ID) == NULL)
             continue;
@@ -989,6 +1023,9 @@ static bool database_look(struct database *d, struct db_libpq *c, struct err *e)
                   "(EXTRACT(epoch FROM s.next_attempt_at) * 1000000)::bigint, s.upstream, "
                   "u.unit_id, u.slowest, k.pgt_id IS NOT NULL AND s.is_populated "
                   "AND s.status = 'ACTIVE' AND c.oid IS NOT NULL, "
+                  "s.schedule IS NULL AND s.refresh_mode <> 'IMMEDIATE' AND EXISTS ("
+                  "SELECT FROM pgtrickle.pgt_dependencies x WHERE x.pgt_id = s.pgt_id "
+                  "AND NOT x.captured AND x.source_type <> 'VIEW'), "
                   "(EXTRACT(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint, r.pending "
                   "FROM (SELECT pg_catalog.count(*) AS pending FROM pgtrickle.pgt_requests "
                   "WHERE error IS NULL) r "
@@ -1035,6 +1072,7 @@ static bool database_wait(struct database *d, int64_t tick_ns, int64_t looked_ns
             break;
         wait_until(s, &d->changed, until);
     }
+    d->woken |= d->relook || d->wakes_seen != s->wakes;
     d->relook = false;
     d->wakes_seen = s->wakes;
     stay = !must_leave(d);
@@ -1057,26 +1095,64 @@ static void purge_if_wanted(struct database *d, int64_t *purged_ns)
     pthread_mutex_unlock(&s->mutex);
 }
 
-/* Looks, hands out, waits, until the connection fails (false) or it is time to leave (true). */
+static void give_way(struct database *d)
+{
+    pthread_mutex_lock(&d->scheduler->mutex);
+    d->gave_way = true;
+    pthread_mutex_unlock(&d->scheduler->mutex);
+}
+
+/* Whether there is nothing that the last look, at looked_ns, does not know. */
+static bool nothing_to_see(struct database *d, enum pulse_beat beat, int64_t looked_ns)
+{
+    struct scheduler *s = d->scheduler;
+    int64_t now = now_ns();
+    bool quiet;
+
+    pthread_mutex_lock(&s->mutex);
+    quiet = beat == PULSE_QUIET && !d->woken && !d->by_statistics && now < d->next_due_ns &&
+            now - looked_ns < LOOK_AT_ALL_MS * MS;
+    d->woken = false;
+    pthread_mutex_unlock(&s->mutex);
+    return quiet;
+}
+
+/* Looks, hands out, waits, until the connection fails or has to go (false) or it is time to leave
+ * (true). */
 static bool database_schedule(struct database *d, struct db_libpq *c, bool *looked, struct err *e)
 {
     const int64_t interval = d->scheduler->dvm->config.scheduler_interval_ms * MS;
-    int64_t tick_ns = now_ns(), purged_ns = 0;
+    int64_t tick_ns = now_ns(), purged_ns = 0, all_seen_ns = 0;
+    struct pulse pulse = { 0 };
+    bool stay = true, ok = true;
 
     d->purge_wanted = true; /* whatever an earlier scheduler left */
-    for (;;) {
+    while (stay) {
+        enum pulse_beat beat;
         int64_t looked_ns;
 
-        if (!database_look(d, c, e))
-            return false;
-        *looked = true;
-        purge_if_wanted(d, &purged_ns);
+        ok = pulse_take(&pulse, db_libpq_db(c), &beat, e);
+        if (!ok || beat == PULSE_GIVE_WAY) {
+            if (ok)
+                give_way(d);
+            ok = false;
+            break;
+        }
         looked_ns = now_ns();
+        if (!nothing_to_see(d, beat, all_seen_ns)) {
+            ok = database_look(d, c, e);
+            if (!ok)
+                break;
+            *looked = true;
+            all_seen_ns = looked_ns = now_ns();
+        }
+        purge_if_wanted(d, &purged_ns);
         while (tick_ns <= looked_ns)
             tick_ns += interval;
-        if (!database_wait(d, tick_ns, looked_ns))
-            return true;
+        stay = database_wait(d, tick_ns, looked_ns);
     }
+    pulse_fini(&pulse);
+    return ok;
 }
 
 /* Tries to become the scheduler of this database. */
@@ -1117,12 +1193,20 @@ static bool make_current(struct database *d, struct db_libpq *c, struct err *e)
 static bool database_serve(struct database *d, struct db_libpq *c, bool *looked, struct err *e)
 {
     struct dvm *dvm = d->scheduler->dvm;
-    bool won = false;
+    bool won = false, wanted = false;
 
     while (!won) {
         if (!elect(c, &won, e))
             return false;
-        if (!won && !database_sleep(d, dvm->config.scheduler_interval_ms, false))
+        if (won)
+            break;
+        if (!pulse_gives_way(db_libpq_db(c), &wanted, e))
+            return false;
+        if (wanted) {
+            give_way(d);
+            return false;
+        }
+        if (!database_sleep(d, dvm->config.scheduler_interval_ms, false))
             return true;
     }
     if (!db_exec(db_libpq_db(c), e, "SELECT pgtrickle._mark_crashed()"))
@@ -1179,7 +1263,14 @@ static void *database_main(void *arg)
         }
         if (is_schema_gone(&e))
             install_forget(s->dvm, d->conninfo);
-        if (served) {
+        if (d->gave_way && !served) {
+            dvm_log(s->dvm, DVM_LOG_INFO, "scheduler_gave_way database=%s", d->name);
+            idle_close(idle_of(s, d->conninfo));
+            stay = database_sleep(d, GIVE_WAY_MS, false);
+            pthread_mutex_lock(&s->mutex);
+            d->gave_way = false;
+            pthread_mutex_unlock(&s->mutex);
+        } else if (served) {
             stay = false;
         } else if (!err_is_set(&e)) {
             stay = database_sleep(d, RECONNECT_MIN_MS, false) &&

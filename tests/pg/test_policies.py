@@ -3,6 +3,8 @@
 import json
 import time
 
+import psycopg
+
 from tests.support import pg
 
 BASE = """
@@ -244,3 +246,27 @@ def test_alerts_are_sent(world):
         pg.wait_until(lambda: listener.execute("SELECT 1") and len(seen) >= 3, 10, lambda: f"three alerts: {seen}")
         expect([(e["event"], e["pgt_name"]) for e in seen], [("refresh_completed", "by_region"), ("refresh_completed", "by_region"), ("resumed", "by_region")], "alerts")
         expect((seen[1]["action"], seen[1]["rows_inserted"]), ("DIFFERENTIAL", 1), "what it did")
+
+
+def test_database_can_be_dropped_beside_the_scheduler(world):
+    with world.database() as connect:
+        conn = connect()
+        name = f"{connect.name}_drop"
+        conn.execute(f"CREATE DATABASE {name}")
+        victim = connect.daemon.connect(name, "postgres")
+        victim.execute(BASE)
+        create(victim, "by_region", BY_REGION, schedule="1s", refresh_mode="DIFFERENTIAL")
+        victim.execute("INSERT INTO orders (region, amount) VALUES ('new', 1)")
+        pg.wait_equal(victim, "by_region", BY_REGION)
+        victim.close()
+        # Sessions of clients are the pool's; the scheduler leaves by itself while the server waits for it.
+        pg.wait_until(lambda: _drop(conn, name), 40, "DROP DATABASE")
+
+
+def _drop(conn, name):
+    conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND application_name NOT LIKE 'pgtrickle%%'", (name,))
+    try:
+        conn.execute(f"DROP DATABASE {name}")
+        return True
+    except psycopg.errors.ObjectInUse:
+        return False
