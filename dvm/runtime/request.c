@@ -420,8 +420,8 @@ static int64_t now_us(void)
 
 /* Own seq and xid are drawn before the statement that evaluates: rows that this transaction writes
  * later count next time. */
-static bool fill(struct completion *c, const char *pgt_id, const char *initiated_by,
-                 const char *reason)
+static bool fill(struct completion *c, const char *pgt_id, const char *what,
+                 const char *initiated_by, const char *reason)
 {
     struct db_rows drawn, row;
     struct text args;
@@ -439,10 +439,10 @@ static bool fill(struct completion *c, const char *pgt_id, const char *initiated
     if (!db_query(c->db, c->a, &row, c->e,
                   "SELECT r.inserted, r.updated, r.deleted, r.delta_rows, r.snapshot "
                   "FROM pg_catalog.jsonb_to_record("
-                  "pgtrickle._do('run', '{\"pgt_id\": %s, \"what\": \"fill\"}')) "
+                  "pgtrickle._do('run', '{\"pgt_id\": %s, \"what\": \"%s\"}')) "
                   "AS r(inserted bigint, updated bigint, deleted bigint, delta_rows bigint, "
                   "snapshot text)",
-                  pgt_id))
+                  pgt_id, what))
         return false;
     if (row.n_rows != 1 || row.n_columns < 5)
         return err_set(c->e, ERR_BUG, "XX000", "the fill of a stream table answered no row");
@@ -536,10 +536,11 @@ static bool compile(struct completion *c, const struct dvm_definition *def, stru
            check_readable(c, p, *grant);
 }
 
-/* Registers and fills a table that is there; in the order of the prologue. */
+/* Registers and fills a table that is there; in the order of the prologue. what: "fill" of an empty
+ * one, "full" of one that holds rows, which then only change where they differ; NULL: not now. */
 static bool bring_to_life(struct completion *c, const struct request *q, const char *relid,
                           const struct dvm_definition *def, const struct dvm_plan *p,
-                          bool initialize, const char *initiated_by, const char *reason)
+                          const char *what, const char *initiated_by, const char *reason)
 {
     const char *pgt_id = arena_printf(c->a, "%" PRId64, def->pgt_id);
     const char *registered;
@@ -548,7 +549,7 @@ static bool bring_to_life(struct completion *c, const struct request *q, const c
            call(c, "register", register_args(c, q, relid, def, p), &registered) &&
            become(c, c->owner) && install_capture(c, registered) &&
            run_all(c, p->immediate_sql, p->n_immediate_sql) &&
-           (!initialize || fill(c, pgt_id, initiated_by, reason));
+           (what == NULL || fill(c, pgt_id, what, initiated_by, reason));
 }
 
 static bool relid_of(struct completion *c, const char *schema, const char *name, const char **relid)
@@ -650,7 +651,7 @@ static bool complete_create(struct completion *c, const struct request *q)
         return false;
     if (!run_all(c, p.create_sql, p.n_create_sql) || !relid_of(c, q->schema, q->name, &relid) ||
         !mark_indexes(c, relid, "{}") ||
-        !bring_to_life(c, q, relid, &def, &p, q->initialize, "INITIAL", NULL))
+        !bring_to_life(c, q, relid, &def, &p, q->initialize ? "fill" : NULL, "INITIAL", NULL))
         return fail_in_our_sql(c, grant);
     tell_about_plan(c, &def, &p);
     return true;
@@ -836,6 +837,34 @@ static bool reuse_table(struct completion *c, const struct existing *x,
            mark_indexes(c, x->relid, db_cell(&theirs, 0, 0));
 }
 
+/* The rows can stay, and the new query be applied as a difference: they lie in the same columns,
+ * and the plan finds them by the same indexes. */
+static bool keeps_rows(struct completion *c, const struct existing *x,
+                       const struct db_rows *columns, const struct dvm_plan *p, bool *keeps)
+{
+    struct db_rows old;
+    int n_same = 0;
+
+    *keeps = false;
+    if (!db_query(c->db, c->a, &old, c->e,
+                  "SELECT k FROM pgtrickle.pgt_stream_tables, pg_catalog.unnest("
+                  "pg_catalog.array_append(key_columns, strategy)) WITH ORDINALITY AS u(k, i) "
+                  "WHERE pgt_id = %s AND is_populated ORDER BY i",
+                  x->pgt_id))
+        return false;
+    for (int row = 0; row < columns->n_rows; row++)
+        for (int i = 0; i < p->n_columns; i++)
+            n_same += is_column(columns, row, &p->columns[i]);
+    if (n_same != columns->n_rows || n_same != p->n_columns || old.n_rows != p->n_key_columns + 1 ||
+        !str_equal(str_from(db_cell(&old, p->n_key_columns, 0)), str_from(p->strategy)) ||
+        strcmp(p->strategy, "partition") == 0) /* has an index by what its query partitions by */
+        return true;
+    *keeps = true;
+    for (int i = 0; i < p->n_key_columns; i++)
+        *keeps &= strcmp(db_cell(&old, i, 0), p->key_columns[i]) == 0;
+    return true;
+}
+
 /* The catalog's row stays: registering again takes the new plan over. */
 static bool redefine(struct completion *c, const struct request *q, const struct existing *x,
                      struct dvm_definition *def, const char *reason)
@@ -843,6 +872,7 @@ static bool redefine(struct completion *c, const struct request *q, const struct
     const char *relid = x->relid, *grant = NULL;
     struct db_rows columns;
     struct dvm_plan p;
+    bool keeps;
 
     def->schema = x->schema;
     def->name = x->name;
@@ -855,10 +885,15 @@ static bool redefine(struct completion *c, const struct request *q, const struct
         !compile(c, def, &p, &grant) || !check_cycle(c, x, &p) ||
         !table_columns(c, x->relid, &columns))
         return false;
+    if (!keeps_rows(c, x, &columns, &p, &keeps))
+        return false;
+    /* A rebuild mistrusts what is there. */
+    keeps &= strcmp(q->op, "rebuild") != 0;
     if (!db_exec(c->db, c->e, "SELECT pgtrickle._drop_immediate(%s)", x->pgt_id) ||
-        !(is_same_to_users(&columns, &p) ? reuse_table(c, x, &columns, &p)
-                                         : recreate_table(c, x, &p, &relid)) ||
-        !bring_to_life(c, q, relid, def, &p, true, "MANUAL", reason))
+        !(keeps                            ? true
+          : is_same_to_users(&columns, &p) ? reuse_table(c, x, &columns, &p)
+                                           : recreate_table(c, x, &p, &relid)) ||
+        !bring_to_life(c, q, relid, def, &p, keeps ? "full" : "fill", "MANUAL", reason))
         return fail_in_our_sql(c, grant);
     tell_about_plan(c, def, &p);
     return true;
