@@ -254,10 +254,10 @@ BEGIN
         effective_refresh_mode = mode, source_activity = args->'source_activity', updated_at = at
     WHERE t.pgt_id = (args->>'pgt_id')::bigint;
     INSERT INTO pgtrickle.pgt_refresh_history (pgt_id, data_timestamp, start_time, end_time, action, rows_inserted, rows_updated, rows_deleted, delta_row_count,
-        merge_strategy_used, was_full_fallback, status, initiated_by, reason, duration_ms)
+        merge_strategy_used, was_full_fallback, status, initiated_by, reason, duration_ms, pending_rows)
     SELECT t.pgt_id, (args->>'time')::timestamptz, (args->>'start_time')::timestamptz, at, act, (args->>'inserted')::bigint, (args->>'updated')::bigint,
         (args->>'deleted')::bigint, (args->>'delta_rows')::bigint, t.strategy, coalesce((args->>'fallback')::boolean, false),
-        'COMPLETED', args->>'initiated_by', args->>'reason', ms
+        'COMPLETED', args->>'initiated_by', args->>'reason', ms, (args->>'pending')::bigint
     FROM pgtrickle.pgt_stream_tables t WHERE t.pgt_id = (args->>'pgt_id')::bigint;
     RETURN '{}';
 END

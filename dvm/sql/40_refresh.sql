@@ -76,51 +76,8 @@ BEGIN
 END
 $body$;
 
--- AUTO, max_differential_joins, max_delta_fraction: why this refresh should be FULL; NULL: it should not.
-CREATE OR REPLACE FUNCTION pgtrickle._why_full(st pgtrickle.pgt_stream_tables) RETURNS text
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
-DECLARE
-    pending bigint;
-    source_rows float8;
-    own_rows float8;
-    per_row float8;
-    ratio float8 := coalesce(st.auto_threshold, 0.5);
-BEGIN
-    IF st.max_differential_joins > 0 AND jsonb_array_length(st.plan->'sources') > st.max_differential_joins THEN
-        RETURN format('%s sources are joined, max_differential_joins is %s', jsonb_array_length(st.plan->'sources'), st.max_differential_joins);
-    END IF;
-    IF st.requested_mode <> 'AUTO' AND coalesce(st.max_delta_fraction, 0) = 0 THEN
-        RETURN NULL;
-    END IF;
-    SELECT p.rows INTO pending FROM pgtrickle._pending(st, 'count') AS p;
-    SELECT greatest(c.reltuples, 0) INTO own_rows FROM pg_class c WHERE c.oid = st.pgt_relid;
-    IF st.max_delta_fraction > 0 AND pending > own_rows * st.max_delta_fraction AND own_rows > 0 THEN
-        RETURN format('%s changes are more than %s of %s rows', pending, st.max_delta_fraction, own_rows);
-    END IF;
-    -- Below this both ways take about as long as the bookkeeping.
-    IF st.requested_mode <> 'AUTO' OR pending < 1000 THEN
-        RETURN NULL;
-    END IF;
-    -- What was measured beats what was guessed. Only refreshes of a like size say what a row costs.
-    SELECT avg(h.duration_ms / h.delta_row_count) INTO per_row
-    FROM (SELECT * FROM pgtrickle.pgt_refresh_history r WHERE r.pgt_id = st.pgt_id AND r.action = 'DIFFERENTIAL' AND r.status = 'COMPLETED'
-          ORDER BY r.refresh_id DESC LIMIT 100) AS h
-    WHERE h.delta_row_count BETWEEN pending / 10 AND pending * 10 AND h.delta_row_count > 0;
-    IF per_row IS NOT NULL AND st.last_full_ms IS NOT NULL THEN
-        IF per_row * pending > st.last_full_ms THEN
-            RETURN format('%s changes would take about %s ms, the last full refresh took %s ms', pending, round((per_row * pending)::numeric, 1),
-                          round(st.last_full_ms::numeric, 1));
-        END IF;
-        RETURN NULL;
-    END IF;
-    SELECT sum(greatest(c.reltuples, 0)) INTO source_rows
-    FROM pgtrickle.pgt_dependencies d JOIN pg_class c ON c.oid = d.source_relid WHERE d.pgt_id = st.pgt_id AND d.captured;
-    IF source_rows > 0 AND pending > source_rows * ratio THEN
-        RETURN format('%s changes are more than %s of the sources'' %s rows', pending, ratio, source_rows);
-    END IF;
-    RETURN NULL;
-END
-$body$;
+-- Removed after version 1 of this file: see 39_choose.sql.
+DROP FUNCTION IF EXISTS pgtrickle._why_full(pgtrickle.pgt_stream_tables);
 
 -- Brings one stream table up to now. Returns the action: NO_DATA, DIFFERENTIAL, FULL or REINITIALIZE; SKIP when its fuse blew.
 -- Exact under READ COMMITTED (one statement has one snapshot) and under REPEATABLE READ (40001 when something moved beneath us).
@@ -144,6 +101,7 @@ DECLARE
     ran jsonb;
     seq bigint;
     fused bigint;
+    counted bigint;
     activity jsonb;
     ms float8;
     bad text;
@@ -208,8 +166,7 @@ BEGIN
         ELSIF pending.mask = 0 AND NOT st.time_dependent THEN
             action := 'NO_DATA';
         ELSE
-            reason := pgtrickle._why_full(st);
-            action := CASE WHEN reason IS NULL THEN 'DIFFERENTIAL' ELSE 'FULL' END;
+            SELECT CASE WHEN c.is_full THEN 'FULL' ELSE 'DIFFERENTIAL' END, c.reason, c.pending INTO action, reason, counted FROM pgtrickle._choose(st) AS c;
         END IF;
     END IF;
 
@@ -256,7 +213,7 @@ BEGIN
     PERFORM pgtrickle._do('refreshed', jsonb_build_object('pgt_id', pgt_id, 'action', action, 'initiated_by', initiated_by, 'reason', reason, 'start_time', started) ||
         CASE WHEN action IN ('NO_DATA', 'SKIP') THEN '{}'::jsonb ELSE ran || jsonb_build_object('xid', pg_current_xact_id()::text, 'seq', seq, 'time', now(),
             'ms', ms,
-            'effective_refresh_mode', mode, 'fallback', action = 'FULL' AND st.refresh_mode = 'DIFFERENTIAL' AND st.is_populated, 'source_activity', activity,
+            'pending', counted, 'effective_refresh_mode', mode, 'fallback', action = 'FULL' AND st.refresh_mode = 'DIFFERENTIAL' AND st.is_populated, 'source_activity', activity,
             -- A fill from a snapshot older than the triggers may have missed what was written in between.
             'needs_reinit', initiated_by = 'INITIAL' AND NOT read_committed AND st.refresh_mode = 'DIFFERENTIAL') END);
 

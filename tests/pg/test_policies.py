@@ -270,3 +270,52 @@ def _drop(conn, name):
         return True
     except psycopg.errors.ObjectInUse:
         return False
+
+
+def test_a_new_query_changes_only_the_rows_that_differ(world):
+    """Nobody sees the table empty, or waits for it; what reads it gets the difference only."""
+    with world.database() as connect:
+        conn, reader = connect(), connect()
+        conn.execute(BASE)
+        other = "SELECT region, count(*) AS n, sum(CASE WHEN region = 'r2' THEN amount * 2 ELSE amount END) AS total FROM orders GROUP BY region"
+        for mode in ("DIFFERENTIAL", "IMMEDIATE", "FULL"):
+            st = f"st_{mode.lower()}"
+            create(conn, st, BY_REGION, refresh_mode=mode, **({} if mode == "IMMEDIATE" else {"schedule": MANUAL}))
+            before = pg.rows(conn, f"SELECT region, xmin::text FROM {st} ORDER BY region")
+            conn.execute(f"BEGIN; ALTER STREAM TABLE {st} AS {other}")
+            reader.execute("SET statement_timeout = '5s'")
+            expect(pg.one(reader, f"SELECT count(*) FROM {st}"), 3, "rows seen meanwhile")
+            conn.execute("COMMIT")
+            after = pg.rows(conn, f"SELECT region, xmin::text FROM {st} ORDER BY region")
+            expect(after[:2], before[:2], "rows that are the same")
+            expect(after[2] != before[2], True, "the row that is not")
+            expect(history(conn, st, "rows_inserted, rows_updated, rows_deleted")[-1], (1, 0, 1) if mode == "FULL" else (0, 1, 0), "history")
+            conn.execute("UPDATE orders SET amount = amount + 1 WHERE id % 5 = 0")
+            if mode != "IMMEDIATE":
+                conn.execute(f"REFRESH STREAM TABLE {st}")
+            pg.assert_equal(conn, st, other, mode)
+            # Another key, the same columns: all is made anew, and still nobody sees it empty.
+            rows_of = "SELECT id::text AS region, 1::bigint AS n, amount AS total FROM orders"
+            conn.execute(f"ALTER STREAM TABLE {st} AS {rows_of}")
+            pg.assert_equal(conn, st, rows_of, mode)
+
+
+def test_auto_says_why_and_takes_the_faster_way(world):
+    with world.database() as connect:
+        conn = connect()
+        conn.execute(BASE)
+        conn.execute("INSERT INTO orders (region, amount) SELECT 'r' || i % 500, i FROM generate_series(1, 20000) i; ANALYZE orders")
+        create(conn, "st", BY_REGION, schedule=MANUAL, refresh_mode="AUTO")
+        for n in (10, 10, 20000):  # small, small, all
+            conn.execute(f"UPDATE orders SET amount = amount + 1 WHERE id <= {n}; REFRESH STREAM TABLE st")
+        ways = history(conn, "st", "action, reason, pending_rows", "initiated_by = 'MANUAL'")
+        expect([w[0] for w in ways], ["DIFFERENTIAL", "DIFFERENTIAL", "FULL"], f"ways {ways}")
+        expect([w[2] for w in ways], [20, 20, 40000], "changes counted")
+        expect("20 changes would take about" in ways[1][1] and "of the sources'" in ways[2][1], True, f"reasons {ways}")
+        expect("40000 changes" in pg.rows(conn, "SELECT * FROM pgtrickle.explain_refresh_mode('st')")[0][2], True, "explain_refresh_mode")
+        # What was measured counts: had the small ones been dear, the next would be a full one.
+        direct = connect.direct()
+        direct.execute("UPDATE pgtrickle.pgt_refresh_history SET duration_ms = 60000 WHERE action = 'DIFFERENTIAL'")
+        conn.execute("UPDATE orders SET amount = amount + 1 WHERE id <= 10; REFRESH STREAM TABLE st")
+        expect(history(conn, "st")[-1], ("FULL",), "after dear differential ones")
+        pg.assert_equal(conn, "st", BY_REGION)
