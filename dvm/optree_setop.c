@@ -115,7 +115,7 @@ struct op *build_values(struct builder *b, const struct query *q)
         if ((op->exprs[i] = build_resolve(b, q->values[i], NULL, 0)) == NULL)
             return NULL;
         if (op->exprs[i]->uses_time)
-            return build_refuse(b, REFUSAL_TIME, "the current time outside WHERE and HAVING");
+            return build_refuse(b, REFUSAL_TIME, "the current time in VALUES");
     }
     for (int i = 0; i < q->n_targets; i++)
         op->columns[i].name = q->targets[i].name;
