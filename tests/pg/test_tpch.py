@@ -50,7 +50,7 @@ def test_differential(world):
         conn = start(connect)
         create(conn, "DIFFERENTIAL")
         compare(conn, "DIFFERENTIAL", "creation")
-        for cycle in range(3):
+        for cycle in range(2):
             for group in changes(cycle, 8):
                 with conn.transaction():
                     for statement in group:
