@@ -542,8 +542,6 @@ static struct op *build_join(struct builder *b, const struct from_item *item, st
 
     if (l == NULL)
         return NULL;
-    if (item->join == JOIN_FULL)
-        return build_refuse(b, REFUSAL_FULL_JOIN, "FULL JOIN");
     if (second->kind == FROM_FUNCTION && item->n_using == 0)
         return build_function_join(b, item, second, l, &left, s);
     if (sub_on || build_has_lateral(item->right))
@@ -579,6 +577,14 @@ static struct op *build_join(struct builder *b, const struct from_item *item, st
         for (int i = 0; i < s->n; i++)
             if (s->columns[i].column == y->column + l->n_columns)
                 s->columns[i].merged_away = true;
+    }
+    if (item->join == JOIN_FULL) {
+        if (n_timed > 0)
+            return build_refuse(b, REFUSAL_TIME, "the current time in the ON of a FULL JOIN");
+        op = build_full_join(b, l, r, on, n_on);
+        return op == NULL || item->n_using == 0
+                   ? op
+                   : build_merged_columns(b, item, op, &left, &right, l->n_columns, s);
     }
     /* What ON says of the rows to be matched alone says which they are. */
     for (int i = 0; item->join != JOIN_INNER && i < n_timed; i++) {

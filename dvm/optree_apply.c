@@ -780,6 +780,39 @@ struct op *build_join_per_row(struct builder *b, const struct from_item *item, s
     return build_apply(b, f, l, op, true);
 }
 
+/* ---- FULL JOIN ----------------------------------------------------------------------------- */
+
+struct op *build_anti_join(struct builder *b, struct op *l, struct op *r, struct expr **on, int n,
+                           int n_right)
+{
+    struct op_sub *sub = arena_new(b->a, struct op_sub);
+    struct expr **parts = arena_new_array(b->a, struct expr *, (size_t)n);
+    struct expr *none = arena_new(b->a, struct expr);
+    struct op *op;
+    int id = b->tree->n_ops++;
+
+    for (int i = 0; i < n; i++) {
+        parts[i] = build_shifted(b, on[i], 0);
+        for (int h = 0; h < parts[i]->n_holes; h++) {
+            struct expr_hole *hole = &parts[i]->holes[h];
+
+            if (hole->column >= n_right)
+                *hole = (struct expr_hole){ .column = COLUMN_OUTER,
+                                            .outer = id,
+                                            .outer_column = hole->column - n_right };
+        }
+    }
+    op = new_sub_op(b, OP_SUBFILTER, id, l, build_filter_all(b, r, parts, n), l->n_columns);
+    sub->kind = SUBLINK_EXISTS;
+    none->text = "NOT __pgth0x";
+    none->n_holes = 1;
+    none->holes = arena_new(b->a, struct expr_hole);
+    none->holes[0].column = COLUMN_SUBQUERY;
+    op->sub = sub;
+    op->predicate = none;
+    return set_leaves(b, op) ? op : NULL;
+}
+
 /* ---- what is needed ------------------------------------------------------------------------ */
 
 void build_need_sub(struct op *op, bool *left)

@@ -141,6 +141,14 @@ struct op *build_from_where(struct builder *b, const struct query *q, struct sco
 /* Marks what op's columns `wanted` need below. */
 void build_need(struct op *op, const bool *wanted);
 
+/* ---- optree_full_join.c -------------------------------------------------------------------- */
+
+struct op *build_full_join(struct builder *b, struct op *l, struct op *r, struct expr **on, int n);
+/* Adds the merged columns of USING behind op's, and to s, which has the names of both sides. */
+struct op *build_merged_columns(struct builder *b, const struct from_item *item, struct op *op,
+                                const struct scope *left, const struct scope *right, int n_left,
+                                struct scope *s);
+
 /* ---- optree_apply.c ------------------------------------------------------------------------ */
 
 /* What a column that the query itself lacks means; false when nothing. */
@@ -188,6 +196,9 @@ struct op *build_apply(struct builder *b, const struct frame *f, struct op *l, s
 struct op *build_join_per_row(struct builder *b, const struct from_item *item, struct frame *f,
                               struct op *l, struct op *r, const struct scope *right,
                               struct scope *s);
+/* The rows of l without a match in r. on: over r's columns, n_right of them, and then l's. */
+struct op *build_anti_join(struct builder *b, struct op *l, struct op *r, struct expr **on, int n,
+                           int n_right);
 /* What a subquery operator needs of its left side is added to left; marks its right side. */
 void build_need_sub(struct op *op, bool *left);
 

@@ -243,7 +243,6 @@ static void test_refusals(void **state)
           57 },
         { "SELECT a.k FROM s.a GROUP BY CUBE(a.k, a.id, a.v, 1, 2, 3, 4, 5)", REFUSAL_GROUPING_SETS,
           30 },
-        { "SELECT a.id FROM s.a FULL JOIN s.b ON a.id = b.x", REFUSAL_FULL_JOIN, 32 },
         { "SELECT a.id FROM s.a TABLESAMPLE system (1)", REFUSAL_TABLESAMPLE, 34 },
         { "SELECT a.id, CURRENT_USER AS u FROM s.a", REFUSAL_FUNCTION, 14 },
         { "SELECT a.id FROM s.missing a", REFUSAL_TABLE, 18 },

@@ -148,6 +148,19 @@ CORPUS = {
     "natural join": ("SELECT * FROM (SELECT g, id FROM t1) x NATURAL JOIN (SELECT g, name FROM dim) y", {"t1", "dim"}),
     "non-equi join": ("SELECT a.id, b.id AS other FROM t1 a JOIN t2 b ON b.v > a.v AND b.g = 1", {"t1", "t2"}),
     "non-equi left join": ("SELECT a.id, b.g FROM t1 a LEFT JOIN dim b ON b.g > a.g", {"t1", "dim"}),
+    "full join": ("SELECT t1.id, t2.id AS i2, t2.s FROM t1 FULL JOIN t2 ON t2.t1_id = t1.id", {"t1", "t2"}),
+    "full join using": ("SELECT g, t1.id, name, t1.g AS g1, dim.g AS g2 FROM t1 FULL JOIN dim USING (g)", {"t1", "dim"}),
+    "full joins in a row": ("SELECT g, t1.id, t2.id AS i2, name FROM t1 FULL JOIN t2 USING (g) FULL JOIN dim USING (g)",
+                            {"t1", "t2", "dim"}),
+    "natural full join": ("SELECT * FROM (SELECT g, h FROM t1) x NATURAL FULL JOIN (SELECT a AS g, b FROM t3) y",
+                          {"t1", "t3"}),
+    "aggregate over a full join": ("SELECT g, count(*) AS n, sum(t1.v) AS s, count(t2.id) AS n2, max(t2.v) AS top FROM t1"
+                                   " FULL JOIN t2 USING (g) GROUP BY g", {"t1", "t2"}),
+    "full join of bags": ("SELECT x.b, y.c FROM t3 x FULL JOIN t3 y ON x.a = y.c WHERE x.b IS NULL OR y.c > 0", {"t3"}),
+    "full join of groups": ("SELECT x.g, x.n, y.g AS g2, y.n AS n2 FROM (SELECT g, count(*) AS n FROM t1 GROUP BY g) x"
+                            " FULL JOIN (SELECT g, count(*) AS n FROM t2 GROUP BY g) y ON x.g = y.g", {"t1", "t2"}),
+    "subquery that full joins": ("SELECT id FROM t1 WHERE v IN (SELECT COALESCE(t2.v, t3.c) FROM t2 FULL JOIN t3"
+                                 " ON t3.a = t2.g)", {"t1", "t2", "t3"}),
     "self joins": ("SELECT a.id, b.id AS i2, c.id AS i3 FROM t1 a JOIN t1 b ON b.g = a.v JOIN t1 c ON c.g = b.v"
                    " LEFT JOIN t1 d ON d.id = c.v", {"t1"}),
 }
