@@ -971,11 +971,6 @@ static bool locate_node(void *arg, Node *n)
         if (r->kind == REFUSAL_GROUPING_SETS)
             found(l, n->grouping_set->location);
         break;
-    case PG_QUERY__NODE__NODE_JOIN_EXPR:
-        if (r->kind == REFUSAL_FULL_JOIN &&
-            n->join_expr->jointype == PG_QUERY__JOIN_TYPE__JOIN_FULL)
-            found(l, any_location(n->join_expr->rarg));
-        break;
     case PG_QUERY__NODE__NODE_RANGE_VAR:
         if (r->kind == REFUSAL_TABLE && r->name != NULL &&
             strcmp(n->range_var->relname, r->name) == 0)
