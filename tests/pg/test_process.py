@@ -235,6 +235,9 @@ def test_the_unix_socket_has_its_group_and_mode(world):
     for mode in ("0600", "0750"):
         with daemon(world, unix_socket_dir=directory, unix_socket_mode=mode, unix_socket_group=group.gr_name) as d:
             path = os.path.join(directory, f".s.PGSQL.{d.port}")
+            # TCP answers first.
+            pg.wait_until(lambda: os.path.exists(path) and stat.S_IMODE(os.stat(path).st_mode) != 0, 10,
+                          f"{path} is there")
             seen = os.stat(path)
             if (stat.S_IMODE(seen.st_mode), seen.st_gid) != (int(mode, 8), group.gr_gid):
                 raise pg.Failure(f"{oct(seen.st_mode)} of group {seen.st_gid}")
