@@ -90,9 +90,35 @@ void delta_put_new_minus_old(struct delta *d, const struct op *op, delta_put_ove
         text_printf(out, " WHERE EXISTS (SELECT 1 FROM %s)", keys);
 }
 
+/* The same row with +1 and -1: a group that changed in nothing that is needed above is no change.
+ * Keys are compared as a group has them, values as they look. */
 void delta_group(struct delta *d, const struct op *op, struct text *out)
 {
-    delta_put_new_minus_old(d, op, delta_put_group, out);
+    struct text both, by;
+    char value[32];
+
+    text_init(&both);
+    text_init(&by);
+    text_put(&both, "(");
+    delta_put_new_minus_old(d, op, delta_put_group, &both);
+    text_put(&both, ")");
+    text_put(out, "SELECT ");
+    for (int i = 0; i < op->n_columns; i++) {
+        const struct value_type *t =
+            i < op->n_exprs ? &op->key_types[i] : &op->aggregates[i - op->n_exprs].result;
+
+        if (!op->needed[i])
+            continue;
+        snprintf(value, sizeof(value), "g.c%d", i);
+        text_printf(out, t->has_equality ? "%s, " : "(pg_catalog.array_agg(%s))[1] AS c%d, ", value,
+                    i);
+        text_put(&by, by.len > 0 ? ", " : " GROUP BY ");
+        (i < op->n_exprs ? put_comparable : put_image_key)(&by, t, value);
+    }
+    text_printf(out, "pg_catalog.sum(g.w)::bigint AS w FROM %s g%s HAVING pg_catalog.sum(g.w) <> 0",
+                both.ptr, by.ptr);
+    text_free(&both);
+    text_free(&by);
 }
 
 void delta_distinct_on(struct delta *d, const struct op *op, struct text *out)

@@ -50,31 +50,36 @@ static bool keys_have_hash(const struct op *op)
     return op->key_types != NULL;
 }
 
-/* (a, b) IN (SELECT k.k0, k.k1 FROM keys k) over the keys that can't be NULL: the planner turns
- * it into a hash semi join or index probes. */
-static bool put_not_null_keys(struct text *out, const struct op *op, const char *keys)
+/* (a, b) IN (SELECT k.k0, k.k1 FROM keys k): the planner turns it into a hash semi join or index
+ * probes. Keys with a NULL are not among them. */
+static void put_keys_in(struct text *out, const struct op *op, const char *keys)
 {
-    bool first = true;
+    for (int i = 0; i < n_keys(op); i++) {
+        text_put(out, i > 0 ? ", " : "(");
+        put_key(out, op, i, "x");
+    }
+    text_put(out, ") IN (SELECT ");
+    for (int i = 0; i < n_keys(op); i++)
+        text_printf(out, "%sk.k%d", i > 0 ? ", " : "", i);
+    text_printf(out, " FROM %s k)", keys);
+}
+
+static void put_some_key_is_null(struct text *out, const struct op *op, const char *alias,
+                                 bool by_number)
+{
+    const char *separator = "";
 
     for (int i = 0; i < n_keys(op); i++) {
-        if (!key_is_not_null(op, i))
+        if (key_is_not_null(op, i))
             continue;
-        text_put(out, first ? "(" : ", ");
-        put_key(out, op, i, "x");
-        first = false;
+        text_put(out, separator);
+        if (by_number)
+            text_printf(out, "%s.k%d", alias, i);
+        else
+            put_key(out, op, i, alias);
+        text_put(out, " IS NULL");
+        separator = " OR ";
     }
-    if (first)
-        return false;
-    text_put(out, ") IN (SELECT ");
-    first = true;
-    for (int i = 0; i < n_keys(op); i++) {
-        if (!key_is_not_null(op, i))
-            continue;
-        text_printf(out, "%sk.k%d", first ? "" : ", ", i);
-        first = false;
-    }
-    text_printf(out, " FROM %s k)", keys);
-    return true;
 }
 
 /* NULLs are equal here: IS NOT DISTINCT FROM, which no index and no hash join knows, behind a hash
@@ -110,8 +115,6 @@ static bool all_keys_not_null(const struct op *op)
 static void put_affected(struct text *out, const struct op *rows, const struct op *keyed,
                          const char *keys, void (*put_input)(struct text *, const struct op *))
 {
-    bool one_nullable = n_keys(keyed) == 1 && !all_keys_not_null(keyed);
-
     text_put(out, "SELECT ");
     put_needed(out, rows, "x", false);
     text_put(out, " FROM (");
@@ -121,24 +124,24 @@ static void put_affected(struct text *out, const struct op *rows, const struct o
         text_printf(out, "EXISTS (SELECT 1 FROM %s)", keys);
         return;
     }
-    if (one_nullable) {
-        /* Two branches, each with its own access path. */
-        put_key(out, keyed, 0, "x");
-        text_printf(out, " IN (SELECT k.k0 FROM %s k) UNION ALL SELECT ", keys);
-        put_needed(out, rows, "x", false);
-        text_put(out, " FROM (");
-        put_input(out, rows);
-        text_put(out, ") x WHERE ");
-        put_key(out, keyed, 0, "x");
-        text_printf(out, " IS NULL AND EXISTS (SELECT 1 FROM %s k WHERE k.k0 IS NULL)", keys);
+    put_keys_in(out, keyed, keys);
+    if (all_keys_not_null(keyed))
         return;
-    }
-    if (put_not_null_keys(out, keyed, keys)) {
-        if (all_keys_not_null(keyed))
-            return;
+    /* What has a NULL in its key is a branch of its own: no index, but not run either when no
+     * affected key has one. */
+    text_put(out, " UNION ALL SELECT ");
+    put_needed(out, rows, "x", false);
+    text_put(out, " FROM (");
+    put_input(out, rows);
+    text_put(out, ") x WHERE (");
+    put_some_key_is_null(out, keyed, "x", false);
+    text_printf(out, ") AND EXISTS (SELECT 1 FROM %s k WHERE ", keys);
+    put_some_key_is_null(out, keyed, "k", true);
+    text_put(out, ")");
+    if (n_keys(keyed) > 1) {
         text_put(out, " AND ");
+        put_null_safe_keys(out, keyed, keys);
     }
-    put_null_safe_keys(out, keyed, keys);
 }
 
 static void put_unrestricted(struct text *out, const struct op *op)
