@@ -377,8 +377,7 @@ void plan_put_summed(struct planner *p, struct text *out, const char *rows, bool
     text_put(out, "SELECT ");
     for (int i = 0; i < p->n_columns; i++)
         text_printf(out,
-                    p->columns[i].facts.has_equality ? "x.c%d, "
-                                                     : "(pg_catalog.array_agg(x.c%d))[1] AS c%d, ",
+                    p->columns[i].facts.has_equality ? "x.c%d, " : "pgtrickle._any(x.c%d) AS c%d, ",
                     i, i);
     text_printf(out, "pg_catalog.sum(x.w)::bigint AS w FROM %s x", rows);
     for (int i = 0; i < p->n_columns; i++) {

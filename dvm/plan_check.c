@@ -23,12 +23,19 @@
 /* Rows that are reported; the counts are of all. */
 #define REPORTED_ROWS 20
 
+static bool is_rounded(const struct planner *p, int column)
+{
+    const struct value_type *t = &p->columns[column].facts;
+
+    return p->strategy != STRATEGY_LINEAR && !plan_is_key(p, column) &&
+           (t->oid == FLOAT8_OID || t->oid == FLOAT4_OID);
+}
+
 static void put_compared(struct planner *p, struct text *out, int column, const char *value)
 {
     const struct value_type *t = &p->columns[column].facts;
-    bool computed = p->strategy != STRATEGY_LINEAR && !plan_is_key(p, column);
 
-    if (computed && (t->oid == FLOAT8_OID || t->oid == FLOAT4_OID))
+    if (is_rounded(p, column))
         text_printf(out,
                     "CASE WHEN %s::pg_catalog.float8 = ANY ('{NaN,Infinity,-Infinity}') "
                     "THEN %s::pg_catalog.text ELSE pg_catalog.to_char(%s::pg_catalog.numeric, "
@@ -51,7 +58,11 @@ static void put_differences(struct planner *p, struct text *out, bool own_readin
     text_put(out, "),\nf AS MATERIALIZED (SELECT ");
     for (int i = 0; i < p->n_columns; i++)
         if (is_compared(p, i, own_reading))
-            text_printf(out, "(pg_catalog.array_agg(x.c%d))[1] AS c%d, ", i, i);
+            text_printf(out,
+                        is_rounded(p, i)                   ? "pg_catalog.min(x.c%d) AS c%d, "
+                        : p->columns[i].facts.has_equality ? "x.c%d AS c%d, "
+                                                           : "pgtrickle._any(x.c%d) AS c%d, ",
+                        i, i);
     text_put(out, "pg_catalog.sum(x.w)::bigint AS w FROM (SELECT ");
     for (int i = 0; i < p->n_columns; i++)
         if (is_compared(p, i, own_reading))

@@ -25,9 +25,8 @@ void delta_put_summed(struct text *out, const struct op *op, const struct value_
         if (!op->needed[i])
             continue;
         snprintf(value, sizeof(value), "u.c%d", i);
-        text_printf(out,
-                    types[i].has_equality ? "u.c%d, " : "(pg_catalog.array_agg(u.c%d))[1] AS c%d, ",
-                    i, i);
+        text_printf(out, types[i].has_equality ? "u.c%d, " : "pgtrickle._any(u.c%d) AS c%d, ", i,
+                    i);
         text_put(&group, group.len > 0 ? ", " : " GROUP BY ");
         (images ? put_image_key : put_comparable)(&group, &types[i], value);
     }
@@ -110,8 +109,7 @@ void delta_group(struct delta *d, const struct op *op, struct text *out)
         if (!op->needed[i])
             continue;
         snprintf(value, sizeof(value), "g.c%d", i);
-        text_printf(out, t->has_equality ? "%s, " : "(pg_catalog.array_agg(%s))[1] AS c%d, ", value,
-                    i);
+        text_printf(out, t->has_equality ? "%s, " : "pgtrickle._any(%s) AS c%d, ", value, i);
         text_put(&by, by.len > 0 ? ", " : " GROUP BY ");
         (i < op->n_exprs ? put_comparable : put_image_key)(&by, t, value);
     }

@@ -42,7 +42,7 @@ static void put_net(struct text *out, const struct op *op, const char *captured)
         if (type.has_equality)
             text_printf(out, "%s, ", value);
         else
-            text_printf(out, "(pg_catalog.array_agg(%s))[1] AS c%d, ", value, i);
+            text_printf(out, "pgtrickle._any(%s) AS c%d, ", value, i);
         text_put(&group, group.len > 0 ? ", " : " GROUP BY ");
         put_image_key(&group, &type, value);
     }

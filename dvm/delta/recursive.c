@@ -72,7 +72,7 @@ const char *delta_old_scan(struct delta *d, const struct op *op)
         if (type.has_equality)
             text_printf(&d->with, "%s, ", value);
         else
-            text_printf(&d->with, "(pg_catalog.array_agg(%s))[1] AS c%d, ", value, i);
+            text_printf(&d->with, "pgtrickle._any(%s) AS c%d, ", value, i);
         text_put(&group, group.len > 0 ? ", " : " GROUP BY ");
         put_image_key(&group, &type, value);
     }

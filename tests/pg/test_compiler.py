@@ -205,6 +205,29 @@ def test_hidden_keys_of_user_types(world):
             pg.assert_equal(conn, "st", "SELECT sum(v) AS s, count(*) AS n FROM m GROUP BY k, o", mode)
 
 
+@smoke
+def test_types_without_equality(world):
+    """What can't be grouped by is picked out of its equals whole: arrays too."""
+    with world.database() as connect:
+        conn = connect(prepare_threshold=None)
+        conn.execute("CREATE TABLE x (id int PRIMARY KEY, k int, j json[], p point[], e int[]); CREATE TABLE bag (j json[], e int[])")
+        for mode in BOTH:
+            for query in ("SELECT * FROM x", "SELECT j, p FROM x", "SELECT j, e FROM bag", "SELECT x.id, bag.j FROM x JOIN bag ON x.e = bag.e",
+                          "SELECT k, raw FROM (SELECT k, array_agg(j[1] ORDER BY id) AS raw FROM x GROUP BY k) AS y WHERE k > 0"):
+                conn.execute("TRUNCATE x, bag")
+                make(conn, query, mode)
+                for statement in ("INSERT INTO x VALUES (1, 1, ARRAY['1','{}']::json[], ARRAY[point(1,2)], '{}'), (2, 1, '{}', NULL, '{{1,2},{3,4}}'),"
+                                  " (3, 2, NULL, '{}', '{5}')",
+                                  "INSERT INTO bag VALUES ('{1,2,3}', '{}'), ('{1,2,3}', '{}'), ('{}', '{5}'), (NULL, '{{1,2},{3,4}}')",
+                                  "UPDATE x SET j = j || '7'::json, k = 2 WHERE id < 3", "DELETE FROM bag WHERE e = '{}'"):
+                    conn.execute(statement)
+                    settle(conn, mode)
+                    if looks(conn, "SELECT * FROM st") != looks(conn, query):
+                        raise Failure(f"{mode} {query}\nafter {statement}: {looks(conn, 'SELECT * FROM st')} instead of {looks(conn, query)}")
+                if one(conn, "SELECT verdict FROM pgtrickle.check_stream_table('st')") != "EQUAL":
+                    raise Failure(f"checking {query}")
+
+
 def test_full_finds_nothing_to_do(world):
     """A group shows one of several equal keys; showing another is no change."""
     with world.database() as connect:
