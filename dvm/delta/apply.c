@@ -59,8 +59,7 @@ void put_old_closed(struct text *out, struct delta *d, const struct op *op,
             continue;
         snprintf(value, sizeof(value), "u.c%d", i);
         text_printf(out,
-                    op->column_types[i].has_equality ? "u.c%d, "
-                                                     : "(pg_catalog.array_agg(u.c%d))[1] AS c%d, ",
+                    op->column_types[i].has_equality ? "u.c%d, " : "pgtrickle._any(u.c%d) AS c%d, ",
                     i, i);
         text_put(&group, group.len > 0 ? ", " : "");
         (images ? put_image_key : put_comparable)(&group, &op->column_types[i], value);
