@@ -283,6 +283,8 @@ static uint64_t largest_sources(const struct optree *t, int n)
             if ((mask >> i & 1) == 0 &&
                 (largest < 0 || t->sources[i]->rows > t->sources[largest]->rows))
                 largest = i;
+        if (largest < 0)
+            break;
         mask |= (uint64_t)1 << largest;
     }
     return mask;

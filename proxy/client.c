@@ -574,13 +574,24 @@ static void leave_unnamed(struct client *c)
     c->unnamed_here = c->unnamed_unbound = false;
 }
 
-/* PgBouncer's way with names that are not known. */
+/* Names that are not known: PgBouncer's way with them; and what the servers have for others is not
+ * theirs to use. Other names are the server's to refuse. */
 static bool fails_for_unknown(struct client *c, struct str name, const struct client_statement *cs)
 {
-    if (!proxy_of(c)->config->prepared_errors_fatal || cs != NULL || name.len == 0 ||
-        !client_tracks_statements(c))
+    struct err e = { 0 };
+
+    if (cs != NULL || name.len == 0 || !client_tracks_statements(c))
         return false;
-    client_fail(c, "08P01", "prepared statement did not exist");
+    if (proxy_of(c)->config->prepared_errors_fatal) {
+        client_fail(c, "08P01", "prepared statement did not exist");
+        return true;
+    }
+    if (!str_starts_with(name, STR("PGTRICKLE_")))
+        return false;
+    err_set(&e, ERR_REFUSAL, "26000", "prepared statement \"" STR_FMT "\" does not exist",
+            STR_ARG(name));
+    client_fail_in_place(c, &e);
+    err_clear(&e);
     return true;
 }
 

@@ -98,7 +98,7 @@
     X(BOOL, server_reset_query_always, "0", RELOAD, "Send server_reset_query in the other modes too") \
     X(BOOL, server_round_robin, "0", RELOAD, "Use the idle connection that has waited longest")      \
     X(STRING, server_tls13_ciphers, "", RELOAD, "Cipher suites of TLS 1.3 towards servers")          \
-    X(STRING, server_tls_ca_file, "", RELOAD, "Certificates that server certificates are checked against") \
+    X(STRING, server_tls_ca_file, "", RELOAD, "Certificates that server certificates are checked against; empty: the system's, as PgBouncer (libpq refuses verify-ca and verify-full then)") \
     X(STRING, server_tls_cert_file, "", RELOAD, "Own certificate, shown to servers")                 \
     X(CHANNEL_BINDING, server_tls_channel_binding, "prefer", RELOAD, "SCRAM-SHA-256-PLUS towards servers: disable, prefer: when offered, require: no other login") \
     X(STRING, server_tls_ciphers, "default", RELOAD, "Ciphers up to TLS 1.2 towards servers")        \

@@ -519,7 +519,7 @@ static bool take_name(X509 *certificate, char **name)
     return ok;
 }
 
-/* The last common name of the subject is the address itself, and no alternative name says
+/* The first common name of the subject is the address itself, and no alternative name says
  * anything: certificates of before subjectAltName, which PgBouncer and libpq take. */
 static bool is_named_by_address(X509 *certificate, const char *host)
 {

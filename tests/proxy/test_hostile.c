@@ -279,6 +279,31 @@ static void test_extended_copy_with_early_data_ends_with_its_second_sync(void **
     world_free(t.w);
 }
 
+/* The name that the server has it by can be guessed. */
+static void test_a_statement_of_another_client_is_not_there(void **state)
+{
+    struct two t = two_clients(TRANSACTION);
+    struct bytequeue q = { 0 }, sent = { 0 };
+    struct wire_frame f;
+
+    (void)state;
+    wire_encode_parse(&q, STR("s1"), STR("select 'mine'"), NULL, 0);
+    wire_encode_sync(&q);
+    peer_send_queue(t.a, &q);
+    assert_string_equal(peer_take_copy(t.s, &sent), "PS");
+    assert_int_equal(wire_next_frame(SENT_BY_FRONTEND, bytequeue_str(&sent), &f), WIRE_FRAME);
+    server_says(t.s, "1Z");
+    wire_encode_bind_text(&q, STR(""), str_from(f.body.ptr), NULL, 0);
+    wire_encode_execute(&q, STR(""), 0);
+    wire_encode_sync(&q);
+    peer_send_queue(t.b, &q);
+    assert_string_equal(peer_take(t.s), "DS");
+    server_says(t.s, "EZ");
+    assert_string_equal(peer_take(t.b), "E(26000)Z");
+    bytequeue_free(&sent);
+    world_free(t.w);
+}
+
 /* ---- servers ---------------------------------------------------------------------------- */
 
 static struct peer *server_connects(struct world *w)
@@ -399,6 +424,7 @@ int main(void)
         cmocka_unit_test(test_a_sync_in_the_middle_of_copy_is_not_sent),
         cmocka_unit_test(test_a_sync_behind_data_that_came_early_is_answered),
         cmocka_unit_test(test_extended_copy_with_early_data_ends_with_its_second_sync),
+        cmocka_unit_test(test_a_statement_of_another_client_is_not_there),
         cmocka_unit_test(test_a_server_that_asks_for_nothing_is_not_believed),
         cmocka_unit_test(test_a_server_has_to_end_the_exchange_that_it_began),
         cmocka_unit_test(test_a_server_that_never_ends_its_parameters_is_left),
