@@ -12,7 +12,7 @@ import time
 
 import psycopg
 
-from tests.support import pg, queries, queries_windows, workload
+from tests.support import pg, queries, workload
 from tests.support.harness import smoke
 
 SHRINK_SECONDS = 25
@@ -226,9 +226,8 @@ def test_corpus(world):
     with world.database() as connect:
         runner = Runner(prepare(connect))
         for name, (query, tables) in queries.CORPUS.items():
-            # What is evaluated by partition has fewer ways to go wrong, and there is much of it.
             case = Case(name, f"{world.seed}/{name}", query, tables,
-                        n_groups=4 if name in queries_windows.CORPUS else 14)
+                        n_groups=4 if name in queries.SHORT else 14)
             try:
                 check(runner, case, world, f"SEED={world.seed} tests/run --pg={world.version}"
                                            " --only=differential.corpus")

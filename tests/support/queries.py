@@ -94,6 +94,9 @@ CORPUS.update(queries_aggregates.CORPUS)
 CORPUS.update(queries_windows.CORPUS)
 CORPUS.update(queries_subqueries.CORPUS)
 
+# Many, or slow to plan: run with fewer statements.
+SHORT = {*queries_windows.CORPUS, *queries_subqueries.CORPUS}
+
 # Over a stream table st(…) whose query is the first; refreshed after it.
 CHAINS = {
     "aggregate over a filter": ("SELECT id, g, v FROM t1 WHERE h IS NOT NULL",
@@ -154,8 +157,17 @@ class Generator:
             on = f"{a} = {b}"
             if self.chance(0.2):
                 on += f" AND {self.predicate(columns)}"
-            text += f" {self.rng.choice(['JOIN', 'JOIN', 'LEFT JOIN'])} {right} ON {on}"
+            kinds = ["JOIN", "JOIN", "LEFT JOIN"]
+            if on == f"{a} = {b}" and self.chance(0.3):  # PostgreSQL's own full joins can't do more
+                kinds = ["FULL JOIN"]
+            text += f" {self.rng.choice(kinds)} {right} ON {on}"
             scope = scope + columns
+        if self.chance(0.08):
+            inner, columns = queries_subqueries.lateral(self, scope)
+            alias = self.alias()
+            text += f" {self.rng.choice(['CROSS JOIN LATERAL', 'LEFT JOIN LATERAL'])} ({inner}) AS {alias}"
+            text += " ON true" if " LEFT JOIN LATERAL (" + inner in text else ""
+            scope = scope + [(f"{alias}.{name}", kind) for name, kind in columns]
         return text, scope
 
     def of(self, scope, kinds):
@@ -166,6 +178,8 @@ class Generator:
         c, k = self.rng.choice([s for s in scope if kind is None or s[1] == kind] or scope)
         if self.chance(0.7):
             return c, k
+        if self.chance(0.15):
+            return queries_subqueries.value(self, scope)
         if k == "int":
             return self.rng.choice([f"coalesce({c}, 0)", f"({c} * 2 - 1)", f"abs({c})", f"({c} % 3)",
                                     f"CASE WHEN {self.predicate(scope)} THEN {c} ELSE 0 END"]), k
@@ -197,6 +211,8 @@ class Generator:
         return f"{c} {self.rng.choice(['<', '>', '>=', '<>'])} {workload.literal(self.rng, k, nulls=False)}"
 
     def where(self, scope):
+        if self.chance(0.2):
+            return f" WHERE {queries_subqueries.condition(self, scope)}"
         return f" WHERE {self.predicate(scope)}" if self.chance(0.4) else ""
 
     def outputs(self, expressions):

@@ -164,3 +164,64 @@ CORPUS = {
     "self joins": ("SELECT a.id, b.id AS i2, c.id AS i3 FROM t1 a JOIN t1 b ON b.g = a.v JOIN t1 c ON c.g = b.v"
                    " LEFT JOIN t1 d ON d.id = c.v", {"t1"}),
 }
+
+
+# ---- random ones, for queries.Generator: g ------------------------------------------------------------
+
+def correlated(g, scope):
+    """(FROM, WHERE, the columns) of a subquery over a base table that has to do with a row of scope."""
+    text, columns = g.base()
+    pairs = [(a, b) for a, ka in columns for b, kb in scope if ka == kb]
+    where = []
+    if pairs and g.chance(0.8):
+        a, b = g.rng.choice(pairs)
+        where.append(f"{a} {g.rng.choice(['=', '=', '=', '>', '<>'])} {b}")
+    if g.chance(0.4):
+        where.append(g.predicate(columns, 0))
+    return text, " WHERE " + " AND ".join(where) if where else "", columns
+
+
+def condition(g, scope):
+    """A condition with a subquery, sometimes among others."""
+    text, where, columns = correlated(g, scope)
+    form = g.rng.random()
+    same = [(a, b) for a, ka in columns for b, kb in scope if ka == kb]
+    if form < 0.35 or not same:
+        found = f"EXISTS (SELECT 1 FROM {text}{where})"
+    elif form < 0.7:
+        a, b = g.rng.choice(same)
+        found = f"{b} IN (SELECT {a} FROM {text}{where})"
+    elif form < 0.85:
+        a, b = g.rng.choice(same)
+        found = f"{b} {g.rng.choice(['>', '<=', '<>'])} {g.rng.choice(['ANY', 'ALL'])} (SELECT {a} FROM {text}{where})"
+    else:
+        a, b = g.rng.choice(same)
+        found = f"{b} {g.rng.choice(['>=', '<', '='])} (SELECT {g.rng.choice(['min', 'max'])}({a}) FROM {text}{where})"
+    if g.chance(0.3):
+        found = f"NOT ({found})"
+    if g.chance(0.3):
+        found = f"({found} {g.rng.choice(['AND', 'OR'])} {g.predicate(scope, 0)})"
+    return found
+
+
+def value(g, scope):
+    """A scalar subquery: (SQL, type)."""
+    text, where, columns = correlated(g, scope)
+    if g.chance(0.4):
+        return f"(SELECT count(*) FROM {text}{where})", "int"
+    c, kind = g.rng.choice(columns)
+    return f"(SELECT {g.rng.choice(['min', 'max'])}({c}) FROM {text}{where})", "int" if kind == "key" else kind
+
+
+def lateral(g, scope):
+    """A subquery for LATERAL: (query, [(name, type)])."""
+    text, where, columns = correlated(g, scope)
+    if g.chance(0.5):
+        listed, out = g.outputs([g.aggregate(columns) for _ in range(2)])
+        return f"SELECT {listed} FROM {text}{where}", out
+    chosen = [g.rng.choice(columns) for _ in range(2)]
+    listed, out = g.outputs(chosen)
+    if g.chance(0.5):
+        return f"SELECT {listed} FROM {text}{where}", out
+    order = ", ".join(c for c, _ in columns)
+    return f"SELECT {listed} FROM {text}{where} ORDER BY {order} LIMIT {g.rng.randint(1, 3)}", out
