@@ -319,3 +319,64 @@ def test_auto_says_why_and_takes_the_faster_way(world):
         conn.execute("UPDATE orders SET amount = amount + 1 WHERE id <= 10; REFRESH STREAM TABLE st")
         expect(history(conn, "st")[-1], ("FULL",), "after dear differential ones")
         pg.assert_equal(conn, "st", BY_REGION)
+
+
+def test_refreshes_that_are_broken_off_heal(world):
+    """Cancelled, locked out, out of space, dropped in the middle: what was there stays, and the next one is right."""
+    with world.database() as connect:
+        conn, direct = connect(), connect.direct()
+        conn.execute(BASE)
+        conn.execute("CREATE TABLE trouble (kind text); CREATE FUNCTION stumble() RETURNS trigger LANGUAGE plpgsql AS $f$ BEGIN "
+                     "IF EXISTS (SELECT FROM public.trouble WHERE kind = 'full') THEN RAISE EXCEPTION 'no space left' USING ERRCODE = 'disk_full'; END IF; "
+                     "IF EXISTS (SELECT FROM public.trouble WHERE kind = 'slow') THEN PERFORM pg_sleep(60); END IF; RETURN NULL; END $f$")
+        create(conn, "by_region", BY_REGION, schedule="1s", refresh_mode="DIFFERENTIAL")
+        conn.execute("CREATE TRIGGER stumble AFTER INSERT OR UPDATE OR DELETE ON by_region FOR EACH STATEMENT EXECUTE FUNCTION stumble()")
+
+        def failed(state):
+            return history(conn, "by_region", "1", f"error_sqlstate = '{state}'")
+
+        conn.execute("INSERT INTO trouble VALUES ('full'); INSERT INTO orders (region, amount) VALUES ('a', 1)")
+        pg.wait_until(lambda: failed("53100"), 20, "a full disk")
+        expect(pg.one(conn, "SELECT count(*) FROM by_region WHERE region = 'a'"), 0, "rows of a refresh that failed")
+        conn.execute("DELETE FROM trouble")
+        pg.wait_until(lambda: pg.one(conn, "SELECT status FROM pgtrickle.pgt_stream_tables") == "SUSPENDED" and
+                      conn.execute("SELECT pgtrickle.resume_stream_table('by_region')") or not pg.difference(conn, "by_region", BY_REGION), 30, "it heals")
+
+        conn.execute("INSERT INTO trouble VALUES ('slow'); INSERT INTO orders (region, amount) VALUES ('b', 1)")
+        running = "FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
+        pg.wait_until(lambda: pg.one(direct, f"SELECT count(*) {running}") == 1, 20, "a slow refresh")
+        conn.execute("DELETE FROM trouble")
+        direct.execute(f"SELECT pg_cancel_backend(pid) {running}")
+        pg.wait_until(lambda: failed("57014"), 20, "a cancelled one")
+        pg.wait_equal(conn, "by_region", BY_REGION)
+
+        direct.execute("BEGIN; LOCK TABLE by_region IN SHARE ROW EXCLUSIVE MODE")
+        conn.execute("INSERT INTO orders (region, amount) VALUES ('c', 1)")
+        pg.wait_until(lambda: "refresh_waits" in connect.daemon.log(0), 20, "a refresh that waits for a lock")
+        direct.execute("COMMIT")
+        pg.wait_equal(conn, "by_region", BY_REGION)
+        expect(pg.one(conn, "SELECT status FROM pgtrickle.pgt_stream_tables"), "ACTIVE", "status after a lock")
+
+        conn.execute("INSERT INTO trouble VALUES ('slow'); INSERT INTO orders (region, amount) VALUES ('d', 1)")
+        pg.wait_until(lambda: pg.one(direct, f"SELECT count(*) {running}") == 1, 20, "another slow refresh")
+        conn.execute("SET lock_timeout = '100ms'")
+        pg.expect_error(conn, "DROP STREAM TABLE by_region", "55P03")
+        conn.execute("RESET lock_timeout; DELETE FROM trouble")
+        direct.execute(f"SELECT pg_terminate_backend(pid) {running}")
+        pg.wait_equal(conn, "by_region", BY_REGION)
+        conn.execute("DROP STREAM TABLE by_region")
+        expect(pg.one(conn, "SELECT count(*) FROM pg_class WHERE relnamespace = 'pgtrickle_changes'::regnamespace AND relname ~ '^c_[0-9]+$'"), 0, "buffers left")
+
+
+def test_graph_is_drawn(world):
+    with world.database() as connect:
+        conn = connect()
+        conn.execute(BASE)
+        create(conn, "by_region", BY_REGION, schedule=MANUAL)
+        create(conn, '"odd ""name\\"', "SELECT sum(n) AS n FROM by_region", schedule=MANUAL)
+        dot = pg.one(conn, "SELECT pgtrickle.dependency_dot()")
+        for line in ('"public.orders" [shape=ellipse];', '"public.orders" -> "public.by_region";', '"public.by_region" -> "public.odd \\"name\\\\";'):
+            expect(line in dot, True, f"{line} in\n{dot}")
+        mermaid = pg.one(conn, "SELECT pgtrickle.dependency_mermaid()")
+        expect(mermaid.splitlines(), ["flowchart LR", '    n1(["public.orders"])', '    n2["public.by_region"]', '    n3["public.odd #quot;name\\"]', "    n1 --> n2", "    n2 --> n3"], "Mermaid")
+        expect(pg.rows(conn, "SELECT stream_table, verdict FROM pgtrickle.check_status() LIMIT 1"), [("public.by_region", None)], "check_status")
