@@ -141,15 +141,19 @@ static bool read_tables(struct dvm_db *db, struct arena *a, struct catalog *cat,
             db, a, &rows, e,
             REACHED
             "SELECT c.oid, n.nspname, c.relname, c.relkind, c.relpersistence = 't', "
-            "c.relpersistence = 'u', "
+            "EXISTS (SELECT FROM pgtrickle._tree(c.oid) x JOIN pg_catalog.pg_class h ON h.oid = "
+            "x.relid WHERE h.relpersistence = 'u'), "
             "EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid), "
             "c.relrowsecurity AND pg_catalog.row_security_active(c.oid), "
             "n.nspname IN ('pg_catalog', 'information_schema', 'pg_toast'), "
             "EXISTS (SELECT FROM pgtrickle.pgt_stream_tables s WHERE s.pgt_relid = c.oid), "
             "CASE WHEN c.relkind = 'v' THEN pg_catalog.pg_get_viewdef(c.oid) END, c.reltuples, "
-            "c.relkind = 'p' OR pg_catalog.cardinality(pgtrickle._family(c.oid)) > 1, "
-            "EXISTS (SELECT FROM pg_catalog.pg_class m WHERE m.oid = ANY "
-            "(pgtrickle._family(c.oid)) AND m.relkind = 'f') "
+            "c.relkind = 'p' OR EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = "
+            "c.oid), "
+            "EXISTS (SELECT FROM pgtrickle._tree(c.oid) x JOIN pg_catalog.pg_class h ON h.oid = "
+            "x.relid WHERE h.relkind = 'f' AND c.relkind <> 'f'), "
+            "EXISTS (SELECT FROM pgtrickle._tree(c.oid) x JOIN pg_catalog.pg_subscription_rel h "
+            "ON h.srrelid = x.relid) "
             "FROM reached v JOIN pg_catalog.pg_class c ON c.oid = v.oid "
             "JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
             "WHERE c.oid <> '" VIEW "'::pg_catalog.regclass ORDER BY c.oid"))
@@ -172,6 +176,7 @@ static bool read_tables(struct dvm_db *db, struct arena *a, struct catalog *cat,
             .rows = strtod(db_cell(&rows, i, 11), NULL),
             .has_children = is_true(db_cell(&rows, i, 12)),
             .has_foreign_child = is_true(db_cell(&rows, i, 13)),
+            .is_subscribed = is_true(db_cell(&rows, i, 14)),
         };
     /* pg_get_viewdef ends with a semicolon; the parser takes it. */
     return true;
@@ -315,7 +320,7 @@ static bool read_functions(struct dvm_db *db, struct arena *a, struct catalog *c
                   "pg_catalog.pg_proc f ON f.oid IN (g.aggtransfn, g.aggfinalfn) WHERE "
                   "g.aggfnoid = p.oid) ELSE p.provolatile::text END, p.prokind = 'a', "
                   "n.nspname = 'pg_catalog', EXISTS (SELECT FROM pg_catalog.pg_operator o WHERE "
-                  "o.oprcode = p.oid), p.proretset FROM reached v "
+                  "o.oprcode = p.oid), p.proretset, p.oid FROM reached v "
                   "JOIN pg_catalog.pg_rewrite r ON r.ev_class = v.oid CROSS JOIN LATERAL "
                   "pg_catalog.regexp_matches(r.ev_action::text, "
                   "':(?:funcid|opfuncid|aggfnoid|winfnoid) (\\d+)\\M', 'g') m "
@@ -333,6 +338,7 @@ static bool read_functions(struct dvm_db *db, struct arena *a, struct catalog *c
             .builtin = is_true(db_cell(&rows, i, 4)),
             .is_operator = is_true(db_cell(&rows, i, 5)),
             .returns_set = is_true(db_cell(&rows, i, 6)),
+            .oid = (uint32_t)strtoul(db_cell(&rows, i, 7), NULL, 10),
         };
     return true;
 }

@@ -34,6 +34,7 @@ struct cat_table {
     bool has_parent;        /* a partition, or an heir */
     bool has_children;      /* partitioned, or inherited from */
     bool has_foreign_child; /* one of these is a foreign table */
+    bool is_subscribed;     /* a subscription writes to it, and fires no trigger of a statement */
     bool row_security;      /* policies apply to the current role */
     bool is_system;
     bool is_stream_table;
@@ -46,6 +47,7 @@ struct cat_table {
 };
 
 struct cat_function {
+    uint32_t oid;
     const char *schema;
     const char *name;
     char volatility; /* i, s, v */

@@ -85,7 +85,7 @@ static struct optree *differential_tree(struct compilation *c, struct refusal *r
     struct query *q;
     struct optree *t;
 
-    if (!support_check_differential(c->a, &c->cat, r))
+    if (!support_check_differential(c->a, &c->cat, c->d->mode == DVM_IMMEDIATE, r))
         return NULL;
     q = sql_parse(c->a, &c->cat, c->cat.canonical, r);
     t = q != NULL ? optree_build(c->a, &c->cat, q, r) : NULL;
@@ -204,6 +204,18 @@ static void put_sources(struct compilation *c)
             .is_view = t->relkind == 'v',
         };
     }
+}
+
+/* Those that someone may replace. */
+static void put_functions(struct compilation *c)
+{
+    struct dvm_plan *p = c->plan;
+    uint32_t *oids = arena_new_array(c->a, uint32_t, (size_t)c->cat.n_functions);
+
+    p->functions = oids;
+    for (int i = 0; i < c->cat.n_functions; i++)
+        if (!c->cat.functions[i].builtin)
+            oids[p->n_functions++] = c->cat.functions[i].oid;
 }
 
 static bool put_columns(struct compilation *c)
@@ -411,6 +423,7 @@ static bool compile(struct compilation *c)
     plan->canonical_query = c->cat.canonical;
     plan->time_dependent = c->tree != NULL && c->tree->time_dependent;
     put_sources(c);
+    put_functions(c);
     plan_put_create(&c->planner, &plan->create_sql, &plan->n_create_sql);
     plan->fill_sql = plan_fill(&c->planner);
     if (plan->mode == DVM_IMMEDIATE)

@@ -62,6 +62,8 @@ struct dvm_plan {
     int n_key_columns;
     struct dvm_plan_source *sources;
     int n_sources;
+    const uint32_t *functions; /* OIDs of those that are not PostgreSQL's own */
+    int n_functions;
     bool time_dependent;
     const char **warnings; /* NOTICEs for the user */
     int n_warnings;

@@ -139,7 +139,10 @@ bool support_check_any(struct arena *a, const struct catalog *cat, struct refusa
     return true;
 }
 
-static bool check_table(struct arena *a, const struct cat_table *t, struct refusal *refused)
+/* In IMMEDIATE mode there is no refresh that notices what triggers don't see: an unlogged table is
+ * empty after a crash. */
+static bool check_table(struct arena *a, const struct cat_table *t, bool immediate,
+                        struct refusal *refused)
 {
     const char *why = NULL;
 
@@ -157,8 +160,10 @@ static bool check_table(struct arena *a, const struct cat_table *t, struct refus
         why = "partitions and heirs, which are written through their parents, too";
     else if (t->relkind != 'r' && t->relkind != 'p')
         why = "this kind of relation";
-    else if (t->unlogged)
+    else if (t->unlogged && immediate)
         why = "unlogged tables";
+    else if (t->is_subscribed)
+        why = "tables that a subscription writes to";
     else if (t->row_security)
         why = "tables with row-level security that applies to the owner of the stream table";
     if (why != NULL)
@@ -172,10 +177,11 @@ static bool check_table(struct arena *a, const struct cat_table *t, struct refus
     return true;
 }
 
-bool support_check_differential(struct arena *a, const struct catalog *cat, struct refusal *refused)
+bool support_check_differential(struct arena *a, const struct catalog *cat, bool immediate,
+                                struct refusal *refused)
 {
     for (int i = 0; i < cat->n_tables; i++)
-        if (!check_table(a, &cat->tables[i], refused))
+        if (!check_table(a, &cat->tables[i], immediate, refused))
             return false;
     for (int i = 0; i < cat->n_functions; i++) {
         const struct cat_function *f = &cat->functions[i];

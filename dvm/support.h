@@ -12,8 +12,8 @@
 /* What no stream table can have, whatever its mode. False and *refused. */
 bool support_check_any(struct arena *a, const struct catalog *cat, struct refusal *refused);
 
-/* What can't be maintained from changes. */
-bool support_check_differential(struct arena *a, const struct catalog *cat,
+/* What can't be maintained from changes; immediate: by the triggers alone. */
+bool support_check_differential(struct arena *a, const struct catalog *cat, bool immediate,
                                 struct refusal *refused);
 
 /* The first volatile function, or NULL. */

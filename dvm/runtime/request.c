@@ -394,6 +394,16 @@ static bool install_capture(struct completion *c, const char *registered)
     return run_all(c, rows.cells, rows.n_rows);
 }
 
+static bool enable_always(struct completion *c, const char *pgt_id)
+{
+    struct db_rows rows;
+
+    return db_query(c->db, c->a, &rows, c->e,
+                    "SELECT s FROM pg_catalog.unnest(pgtrickle._always_sql(%s, current_user)) s",
+                    pgt_id) &&
+           run_all(c, rows.cells, rows.n_rows);
+}
+
 /* All but those of users, by their OIDs in an array. */
 static bool mark_indexes(struct completion *c, const char *relid, const char *others)
 {
@@ -492,6 +502,11 @@ static const char *register_args(struct completion *c, const struct request *q, 
     put_columns(&t, "hidden_columns", p, true);
     put_strings(&t, "key_columns", p->key_columns, p->n_key_columns);
     put_sources(&t, p);
+    put_key(&t, "functions");
+    text_put_char(&t, '[');
+    for (int i = 0; i < p->n_functions; i++)
+        text_printf(&t, "%s%" PRIu32, i > 0 ? "," : "", p->functions[i]);
+    text_put_char(&t, ']');
     put_raw(&t, "plan", p->plan_json != NULL ? p->plan_json : "{}");
     text_put_char(&t, '}');
     copy = arena_strdup(c->a, t.ptr);
@@ -548,7 +563,8 @@ static bool bring_to_life(struct completion *c, const struct request *q, const c
     return become(c, c->caller) &&
            call(c, "register", register_args(c, q, relid, def, p), &registered) &&
            become(c, c->owner) && install_capture(c, registered) &&
-           run_all(c, p->immediate_sql, p->n_immediate_sql) &&
+           run_all(c, p->immediate_sql, p->n_immediate_sql) && enable_always(c, pgt_id) &&
+           call(c, "captured", arena_printf(c->a, "{\"pgt_id\":%s}", pgt_id), NULL) &&
            (what == NULL || fill(c, pgt_id, what, initiated_by, reason));
 }
 

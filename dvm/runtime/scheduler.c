@@ -626,9 +626,9 @@ static void complete_request(struct db_libpq *c, struct job *j, const char *id, 
         struct text sql;
 
         text_init(&sql);
-        text_put(&sql, "UPDATE pgtrickle.pgt_requests SET error = ");
+        text_printf(&sql, "SELECT pgtrickle._request_failed(%s, ", id);
         text_put_literal(&sql, str_from(e.message));
-        text_printf(&sql, " WHERE request_id = %s", id);
+        text_put(&sql, ")");
         if (!db_exec(db, &later, "%s", sql.ptr))
             dvm_log_err(d, DVM_LOG_ERROR, &later, "request_failure_not_recorded database=%s",
                         j->database->name);
@@ -1017,7 +1017,7 @@ static bool database_look(struct database *d, struct db_libpq *c, struct err *e)
                   "pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(c.relowner)), "
                   "s.schedule, CASE WHEN h.pgt_id IS NULL THEN s.tier ELSE 'frozen' END, "
                   "s.status IN ('ACTIVE', 'INITIALIZING') AND (s.refresh_mode <> 'IMMEDIATE' "
-                  "OR s.needs_reinit OR NOT s.is_populated), "
+                  "OR s.needs_reinit OR NOT s.is_populated OR s.has_changes), "
                   "s.is_populated, s.needs_reinit, s.has_changes, s.time_dependent, "
                   "(EXTRACT(epoch FROM s.last_refresh_at) * 1000000)::bigint, "
                   "(EXTRACT(epoch FROM s.next_attempt_at) * 1000000)::bigint, s.upstream, "

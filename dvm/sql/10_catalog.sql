@@ -94,6 +94,9 @@ CREATE TABLE IF NOT EXISTS pgtrickle.pgt_stream_tables (
     column_list text[],                         -- CREATE STREAM TABLE t (a, b): the names given; NULL: the query's own
     UNIQUE (pgt_schema, pgt_name)
 );
+ALTER TABLE pgtrickle.pgt_stream_tables ADD COLUMN IF NOT EXISTS function_oids oid[] NOT NULL DEFAULT '{}';    -- of users' functions in the definition
+ALTER TABLE pgtrickle.pgt_stream_tables ADD COLUMN IF NOT EXISTS immediate_state text;
+ALTER TABLE pgtrickle.pgt_stream_tables ADD COLUMN IF NOT EXISTS frontier_timeline text;
 
 CREATE TABLE IF NOT EXISTS pgtrickle.pgt_dependencies (
     pgt_id bigint NOT NULL REFERENCES pgtrickle.pgt_stream_tables ON DELETE CASCADE,
@@ -110,6 +113,9 @@ CREATE TABLE IF NOT EXISTS pgtrickle.pgt_dependencies (
     captured boolean NOT NULL DEFAULT false,
     PRIMARY KEY (pgt_id, source_relid)
 );
+-- What schema_fingerprint can't say: see 18_origin.sql.
+ALTER TABLE pgtrickle.pgt_dependencies ADD COLUMN IF NOT EXISTS unique_keys text[] NOT NULL DEFAULT '{}';
+ALTER TABLE pgtrickle.pgt_dependencies ADD COLUMN IF NOT EXISTS rewrite_marks text[];
 CREATE INDEX IF NOT EXISTS pgt_dependencies_source ON pgtrickle.pgt_dependencies (source_relid);
 
 -- One row a source that has a buffer.
@@ -118,6 +124,7 @@ CREATE TABLE IF NOT EXISTS pgtrickle.pgt_captures (
     attnums integer[] NOT NULL,                 -- ascending
     created_at timestamptz NOT NULL DEFAULT pg_catalog.now()
 );
+ALTER TABLE pgtrickle.pgt_captures ADD COLUMN IF NOT EXISTS state text;     -- of the triggers when they were made; NULL: being made
 
 CREATE TABLE IF NOT EXISTS pgtrickle.pgt_refresh_history (
     refresh_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -32,14 +32,6 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
     FROM base b JOIN pg_type t ON t.oid = b.typ AND t.typtype <> 'd'
 $body$;
 
--- A table with its partitions or heirs of any depth, ascending. Statements fire the triggers of the table that they name only, with the
--- rows of all below it: each member has triggers, and all fill the buffer of the root.
-CREATE OR REPLACE FUNCTION pgtrickle._family(relid oid) RETURNS oid[]
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
-    WITH RECURSIVE member(oid) AS (SELECT relid UNION SELECT i.inhrelid FROM member m JOIN pg_inherits i ON i.inhparent = m.oid)
-    SELECT array_agg(oid ORDER BY oid) FROM member
-$body$;
-
 -- Creates or widens the buffer so that it holds attnums, and (re)builds the functions. True when anything was new: then the triggers have to
 -- be created or replaced by the caller, whose lock on the source keeps writers of the old shape out.
 CREATE OR REPLACE FUNCTION pgtrickle._capture_ensure(relid oid, attnums integer[]) RETURNS boolean
@@ -48,18 +40,23 @@ DECLARE
     had integer[];
     wanted integer[];
     buffer text := format('pgtrickle_changes.c_%s', relid);
-    family oid[] := pgtrickle._family(relid);
     bad text;
     n integer;
+    state_before text;
+    is_known boolean;
 BEGIN
     -- One at a time for a source: two that widen it would each build the functions without the other's columns.
     PERFORM pg_advisory_xact_lock(hashtextextended('pgtrickle capture', relid::bigint));
-    SELECT c.attnums INTO had FROM pgtrickle.pgt_captures c WHERE c.source_relid = relid;
-    IF FOUND AND to_regclass(buffer) IS NOT NULL AND had @> attnums THEN
+    SELECT c.attnums, c.state INTO had, state_before FROM pgtrickle.pgt_captures c WHERE c.source_relid = relid;
+    IF FOUND THEN
+        is_known := coalesce(state_before = pgtrickle._capture_state(relid), true);
         -- Someone may have dropped the triggers by hand, or changed a column: then all is made again.
-        SELECT count(*) INTO n FROM pg_trigger t WHERE t.tgrelid = ANY (family) AND t.tgname LIKE 'pgtrickle\_capture\_%' AND t.tgenabled <> 'D';
-        IF n = 4 * cardinality(family) AND NOT pgtrickle._capture_is_stale(relid) THEN
+        IF is_known AND to_regclass(buffer) IS NOT NULL AND had @> attnums AND pgtrickle._is_captured_whole(relid) AND NOT pgtrickle._capture_is_stale(relid) THEN
             RETURN false;
+        ELSIF NOT is_known THEN
+            -- The buffer may lack what was written without its triggers.
+            UPDATE pgtrickle.pgt_stream_tables s SET needs_reinit = true
+            WHERE s.pgt_id IN (SELECT d.pgt_id FROM pgtrickle.pgt_dependencies d WHERE d.source_relid = relid AND d.captured);
         END IF;
     END IF;
     SELECT coalesce(array_agg(DISTINCT x ORDER BY x), '{}') INTO wanted FROM unnest(coalesce(had, '{}') || attnums) AS x
@@ -94,16 +91,20 @@ BEGIN
         END IF;
     END LOOP;
     INSERT INTO pgtrickle.pgt_captures (source_relid, attnums) VALUES (relid, wanted)
-    ON CONFLICT (source_relid) DO UPDATE SET attnums = EXCLUDED.attnums;
+    ON CONFLICT (source_relid) DO UPDATE SET attnums = EXCLUDED.attnums, state = NULL;
     PERFORM pgtrickle._capture_functions(relid, wanted);
     RETURN true;
 END
 $body$;
 
--- A condition that is true as long as the captured columns are what they are now.
+-- A condition that is true as long as the captured columns are what they are now, and the partitions and heirs. What went through one that came
+-- and left again is in no table any more.
 CREATE OR REPLACE FUNCTION pgtrickle._capture_guard(relid oid, attnums integer[]) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
-    SELECT CASE WHEN attnums = '{}' THEN 'true' ELSE
+    SELECT CASE WHEN EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = relid) OR (SELECT c.relkind = 'p' FROM pg_class c WHERE c.oid = relid)
+                THEN format('pgtrickle._tree_state(%s) = %L AND ', relid, pgtrickle._tree_state(relid))
+                ELSE format('NOT EXISTS (SELECT FROM pg_inherits WHERE inhparent = %s) AND ', relid) END
+        || CASE WHEN attnums = '{}' THEN 'true' ELSE
         format('(SELECT count(*) = %s FROM pg_attribute WHERE attrelid = %s AND attnum = ANY (%L::int2[]) AND (attnum, attname, atttypid, atttypmod) IN (%s))',
                count(*), relid, attnums, string_agg(format('(%s, %L::name, %s::oid, %s)', a.attnum, a.attname, a.atttypid, a.atttypmod), ', ' ORDER BY a.attnum)) END
     FROM pg_attribute a WHERE a.attrelid = relid AND a.attnum = ANY (attnums) AND NOT a.attisdropped
@@ -114,7 +115,6 @@ CREATE OR REPLACE FUNCTION pgtrickle._capture_is_stale(relid oid) RETURNS boolea
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
     SELECT coalesce((
         SELECT strpos(p.prosrc, pgtrickle._capture_guard(c.source_relid, c.attnums)) = 0
-            OR strpos(p.prosrc, format('%L', pgtrickle._family(relid)::text)) = 0
         FROM pgtrickle.pgt_captures c JOIN pg_proc p ON p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname = format('c_%s_ins', relid)
         WHERE c.source_relid = relid), true)
 $body$;
@@ -162,32 +162,33 @@ BEGIN
             'LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS %L', relid, event, format($f$
 #variable_conflict use_column
 BEGIN
-    IF TG_RELID <> ALL (%L::oid[]) THEN
-        RAISE EXCEPTION 'this function captures the changes of another table' USING ERRCODE = 'triggered_data_change_violation';
+    -- Another table's trigger, or one that came from a dump: nothing of it is ours to write down, and the writer must not fail.
+    IF TG_RELID <> %1$s::oid AND NOT EXISTS (SELECT FROM pgtrickle._tree(%1$s) AS t WHERE t.relid = TG_RELID) THEN
+        RETURN NULL;
     END IF;
-    %s
+    %2$s
     RETURN NULL;
 END
-$f$, pgtrickle._family(relid)::text, body));
+$f$, relid, body));
     END LOOP;
 END
 $body$;
 
--- For the caller to run: the triggers belong to the source's owner.
+-- For the caller to run: the triggers belong to the source's owner. A statement fires those of the table that it names, with the rows of all
+-- below: each partition and heir has its own for what is written to it directly.
 CREATE OR REPLACE FUNCTION pgtrickle._capture_trigger_sql(relid oid) RETURNS text[]
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
-    SELECT array_agg(s.statement ORDER BY s.relid, s.place) FROM (
+    SELECT array_agg(s.statement ORDER BY s.relid <> $1, s.relid, s.place) FROM (
     -- Of what has left the family.
     SELECT format('DROP TRIGGER %I ON %s', t.tgname, t.tgrelid::regclass), t.tgrelid, 0
     FROM pg_proc p JOIN pg_trigger t ON t.tgfoid = p.oid
-    WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname LIKE format('c\_%s\_%%', relid) AND t.tgrelid <> ALL (pgtrickle._family(relid))
+    WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname LIKE format('c\_%s\_%%', $1) AND t.tgrelid NOT IN (SELECT x.relid FROM pgtrickle._tree($1) AS x)
     UNION ALL
     SELECT format('CREATE OR REPLACE TRIGGER pgtrickle_capture_%s AFTER %s ON %I.%I %sFOR EACH STATEMENT EXECUTE FUNCTION pgtrickle_changes.c_%s_%s()',
-                            e.short, e.event, n.nspname, c.relname, e.tables, relid, e.short), c.oid, e.place
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
+                            CASE WHEN c.oid = $1 THEN '' ELSE $1 || '_' END || e.short, e.event, n.nspname, c.relname, e.tables, $1, e.short), c.oid, e.place
+    FROM pgtrickle._tree($1) AS x JOIN pg_class c ON c.oid = x.relid JOIN pg_namespace n ON n.oid = c.relnamespace,
          (VALUES (1, 'ins', 'INSERT', 'REFERENCING NEW TABLE AS pgt_new '), (2, 'upd', 'UPDATE', 'REFERENCING OLD TABLE AS pgt_old NEW TABLE AS pgt_new '),
-                 (3, 'del', 'DELETE', 'REFERENCING OLD TABLE AS pgt_old '), (4, 'trunc', 'TRUNCATE', '')) AS e(place, short, event, tables)
-    WHERE c.oid = ANY (pgtrickle._family(relid))) AS s(statement, relid, place)
+                 (3, 'del', 'DELETE', 'REFERENCING OLD TABLE AS pgt_old '), (4, 'trunc', 'TRUNCATE', '')) AS e(place, short, event, tables)) AS s(statement, relid, place)
 $body$;
 
 -- Takes the capture of a source away when no stream table reads it any more. DROP FUNCTION ... CASCADE takes the triggers along.

@@ -140,7 +140,9 @@ BEGIN
         column_names = pgtrickle._texts(args->'column_names'),
         column_list = CASE WHEN old.pgt_id IS NULL OR jsonb_typeof(ask->'columns') = 'array' THEN pgtrickle._texts(ask->'columns')
                            WHEN cardinality(t.column_list) = jsonb_array_length(args->'column_names') THEN t.column_list END,
-        functions_used = pgtrickle._texts(args->'functions_used'),
+        functions_used = (SELECT array_agg(f::oid::regprocedure::text ORDER BY f::bigint) FROM jsonb_array_elements_text(coalesce(args->'functions', '[]')) AS f),
+        function_oids = ARRAY(SELECT f::oid FROM jsonb_array_elements_text(coalesce(args->'functions', '[]')) AS f ORDER BY f::bigint),
+        function_hashes = pgtrickle._function_hashes(ARRAY(SELECT f::oid FROM jsonb_array_elements_text(coalesce(args->'functions', '[]')) AS f)),
         has_keyless_source = EXISTS (SELECT FROM jsonb_array_elements(coalesce(args->'sources', '[]')) AS s JOIN pg_class c ON c.oid = (s->>'relid')::oid
             WHERE c.relkind IN ('r', 'p') AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid))
     WHERE t.pgt_id = id;
@@ -158,12 +160,14 @@ BEGIN
                 AND NOT EXISTS (SELECT FROM pg_inherits i WHERE src IN (i.inhrelid, i.inhparent));
             attnums := CASE WHEN capture THEN '{}' ELSE attnums END;
         END IF;
-        INSERT INTO pgtrickle.pgt_dependencies (pgt_id, source_relid, source_type, columns_used, column_snapshot, attnums, captured)
+        INSERT INTO pgtrickle.pgt_dependencies (pgt_id, source_relid, source_type, columns_used, column_snapshot, attnums, captured, schema_fingerprint,
+            unique_keys, rewrite_marks)
         SELECT id, src,
             CASE WHEN EXISTS (SELECT FROM pgtrickle.pgt_stream_tables t WHERE t.pgt_relid = src) THEN 'STREAM_TABLE'
                  ELSE CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATVIEW' WHEN 'f' THEN 'FOREIGN_TABLE' ELSE 'TABLE' END END,
             (SELECT array_agg(a.attname::text ORDER BY a.attnum) FROM pg_attribute a WHERE a.attrelid = src AND a.attnum = ANY (attnums)),
-            pgtrickle._column_snapshot(src, attnums), attnums, capture
+            pgtrickle._column_snapshot(src, attnums), attnums, capture, pgtrickle._source_fingerprint(src, attnums, owner),
+            pgtrickle._unique_keys(src), pgtrickle._rewrite_marks(src, attnums)
         FROM pg_class c WHERE c.oid = src
         ON CONFLICT DO NOTHING;
         IF capture THEN
@@ -184,14 +188,6 @@ BEGIN
     END IF;
     RETURN jsonb_build_object('pgt_id', id, 'trigger_sql', to_jsonb(trigger_sql));
 END
-$body$;
-
--- What the captured columns are: {"<attnum>": "name type"}, and {"family": [relid]} of a table with partitions or heirs; compared at each refresh.
-CREATE OR REPLACE FUNCTION pgtrickle._column_snapshot(relid oid, attnums integer[]) RETURNS jsonb
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
-    SELECT coalesce(jsonb_object_agg(a.attnum, quote_ident(a.attname) || ' ' || format_type(a.atttypid, a.atttypmod)), '{}')
-        || CASE WHEN cardinality(pgtrickle._family(relid)) > 1 THEN jsonb_build_object('family', to_jsonb(pgtrickle._family(relid))) ELSE '{}' END
-    FROM pg_attribute a WHERE a.attrelid = relid AND a.attnum = ANY (attnums) AND NOT a.attisdropped
 $body$;
 
 -- A reader sees the columns that it uses, not those that others made us capture.
@@ -246,7 +242,7 @@ BEGIN
         frontier_snapshot = (args->>'snapshot')::pg_snapshot, frontier_xid = (args->>'xid')::xid8, frontier_seq = (args->>'seq')::bigint,
         frontier_time = (args->>'time')::timestamptz,
         frontier = jsonb_build_object('snapshot', args->>'snapshot', 'xid', args->>'xid', 'seq', (args->>'seq')::bigint, 'time', args->>'time'),
-        is_populated = true, status = CASE WHEN t.status = 'INITIALIZING' THEN 'ACTIVE' ELSE t.status END,
+        frontier_timeline = pgtrickle._timeline(), is_populated = true, status = CASE WHEN t.status = 'INITIALIZING' THEN 'ACTIVE' ELSE t.status END,
         needs_reinit = coalesce((args->>'needs_reinit')::boolean, false),
         data_timestamp = CASE WHEN written OR NOT t.is_populated OR act <> 'DIFFERENTIAL' THEN (args->>'time')::timestamptz ELSE t.data_timestamp END,
         last_refresh_at = at, consecutive_errors = 0, next_attempt_at = NULL, last_error_message = NULL, last_error_at = NULL,
@@ -320,7 +316,7 @@ BEGIN
         RAISE EXCEPTION 'not callable' USING ERRCODE = 'insufficient_privilege';
     END IF;
     -- For a stream table that exists: its owner or the maintenance role.
-    IF NEW.op IN ('unregister', 'refreshed', 'alter', 'run', 'checked') OR NEW.op = 'request' AND a ? 'pgt_id' THEN
+    IF NEW.op IN ('unregister', 'refreshed', 'alter', 'run', 'checked', 'captured') OR NEW.op = 'request' AND a ? 'pgt_id' THEN
         SELECT * INTO st FROM pgtrickle.pgt_stream_tables t WHERE t.pgt_id = (a->>'pgt_id')::bigint;
         IF NOT FOUND THEN
             RAISE EXCEPTION 'there is no stream table %', a->>'pgt_id' USING ERRCODE = 'undefined_table';
@@ -351,6 +347,8 @@ BEGIN
         NEW.result := pgtrickle._call_unregister(st.pgt_id);
     WHEN 'run' THEN
         NEW.result := pgtrickle._call_run(st, a->>'what', a->>'mask');
+    WHEN 'captured' THEN
+        NEW.result := pgtrickle._call_captured(st.pgt_id);
     WHEN 'refreshed' THEN
         NEW.result := pgtrickle._call_refreshed(a);
     WHEN 'alter' THEN

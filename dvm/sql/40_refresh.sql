@@ -49,14 +49,6 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $body$
           FROM part p GROUP BY p.source) AS s
 $body$;
 
--- Whether a source that has partitions or heirs got or lost some since the plan was made: rows came or went without a trigger.
-CREATE OR REPLACE FUNCTION pgtrickle._family_changed(pgt_id bigint) RETURNS boolean
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
-    SELECT EXISTS (SELECT FROM pgtrickle.pgt_dependencies d JOIN pg_class c ON c.oid = d.source_relid
-        WHERE d.pgt_id = _family_changed.pgt_id AND d.captured AND (c.relhassubclass OR d.column_snapshot ? 'family')
-            AND coalesce(d.column_snapshot->'family', to_jsonb(ARRAY[c.oid])) <> to_jsonb(pgtrickle._family(c.oid)))
-$body$;
-
 -- Whether a refresh would have something to do.
 CREATE OR REPLACE FUNCTION pgtrickle._has_changes(pgt_id bigint) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
@@ -65,13 +57,17 @@ DECLARE
     st pgtrickle.pgt_stream_tables;
 BEGIN
     SELECT * INTO st FROM pgtrickle.pgt_stream_tables t WHERE t.pgt_id = pgt_id;
-    IF NOT FOUND OR st.refresh_mode = 'IMMEDIATE' AND st.is_populated AND NOT st.needs_reinit THEN
+    IF NOT FOUND THEN
         RETURN false;
+    -- Each refresh asks this too; those without a schedule are asked every second time: it takes longer than all the rest here.
+    ELSIF (pgt_id + extract(epoch FROM clock_timestamp())::bigint) % 2 = 0 AND pgtrickle._why_stale(pgt_id) IS NOT NULL THEN
+        RETURN true;
+    ELSIF st.refresh_mode = 'IMMEDIATE' AND st.is_populated AND NOT st.needs_reinit THEN
+        RETURN st.frontier_timeline <> pgtrickle._timeline();
     ELSIF NOT st.is_populated OR st.needs_reinit THEN
         RETURN true;
     END IF;
     RETURN (SELECT p.mask <> 0 FROM pgtrickle._pending(st, 'any') AS p)
-        OR pgtrickle._family_changed(pgt_id)
         OR st.refresh_mode = 'FULL' AND coalesce(st.source_activity, '{}') <> pgtrickle._source_activity(pgt_id);
 END
 $body$;
@@ -108,6 +104,9 @@ DECLARE
 BEGIN
     IF pg_is_in_recovery() THEN
         RAISE EXCEPTION 'cannot refresh a stream table on a standby server' USING ERRCODE = 'read_only_sql_transaction';
+    ELSIF NOT pgtrickle._is_at_home() THEN
+        RAISE EXCEPTION 'the stream tables of this database come from another one'
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'SELECT pgtrickle.restore_stream_tables(); as the role that owns schema pgtrickle.';
     END IF;
     SELECT t.pgt_relid, pg_get_userbyid(c.relowner) INTO relid, owner
     FROM pgtrickle.pgt_stream_tables t JOIN pg_class c ON c.oid = t.pgt_relid WHERE t.pgt_id = pgt_id;
@@ -135,13 +134,14 @@ BEGIN
         RAISE EXCEPTION 'permission denied for table %', bad
             USING ERRCODE = 'insufficient_privilege', HINT = format('GRANT SELECT ON %s TO %I;', bad, owner);
     END IF;
-    SELECT coalesce(d.source_relid::regclass::text, d.source_relid::text) INTO bad FROM pgtrickle.pgt_dependencies d
-    WHERE d.pgt_id = pgt_id AND d.captured AND d.column_snapshot <> pgtrickle._column_snapshot(d.source_relid, d.attnums);
-    IF FOUND THEN
-        RAISE EXCEPTION USING MESSAGE = format(CASE WHEN pgtrickle._family_changed(pgt_id) THEN 'partitions of table %s that stream table "%s.%s" reads came or went'
-                ELSE 'columns of table %s that stream table "%s.%s" reads were altered' END, bad, st.pgt_schema, st.pgt_name),
-            ERRCODE = 'object_not_in_prerequisite_state',
-            HINT = format('SELECT pgtrickle.repair_stream_table(%L), or give it a new query.', format('%I.%I', st.pgt_schema, st.pgt_name));
+    bad := pgtrickle._why_stale(pgt_id);
+    IF bad IS NOT NULL THEN
+        RAISE EXCEPTION '%', bad
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = format('SELECT pgtrickle.repair_stream_table(%L), or give it a new query.', format('%I.%I', st.pgt_schema, st.pgt_name));
+    END IF;
+    IF st.frontier_timeline <> pgtrickle._timeline() THEN
+        st.needs_reinit := true;
     END IF;
 
     IF st.refresh_mode <> 'DIFFERENTIAL' THEN
@@ -202,7 +202,7 @@ BEGIN
             what := 'full';
         END LOOP;
         -- TRUNCATE and rewriting ALTER TABLE don't respect snapshots: an old one sees an empty table. Functions look at the present, tables at our snapshot.
-        IF NOT read_committed AND EXISTS (SELECT FROM pgtrickle.pgt_dependencies d JOIN pg_class c ON c.oid = ANY (pgtrickle._family(d.source_relid))
+        IF NOT read_committed AND EXISTS (SELECT FROM pgtrickle.pgt_dependencies d CROSS JOIN LATERAL pgtrickle._tree(d.source_relid) AS x JOIN pg_class c ON c.oid = x.relid
                 WHERE d.pgt_id = pgt_id AND c.relkind = 'r' AND pg_relation_filenode(c.oid) IS DISTINCT FROM c.relfilenode) THEN
             RAISE EXCEPTION 'a source of stream table "%.%" was truncated or rewritten meanwhile', st.pgt_schema, st.pgt_name
                 USING ERRCODE = 'serialization_failure';
@@ -231,19 +231,12 @@ DECLARE
     retryable boolean := coalesce(left(sqlstate, 2) IN ('40', '57', '08', '53') OR sqlstate = '55P03', true);
     answer text;
     at timestamptz := clock_timestamp();
-    st pgtrickle.pgt_stream_tables;
-    asked jsonb;
 BEGIN
-    -- What the plan was made of has changed: made anew by the next tick, unless that has failed already.
-    SELECT * INTO st FROM pgtrickle.pgt_stream_tables t WHERE t.pgt_id = pgt_id;
-    IF sqlstate = '55000' AND NOT EXISTS (SELECT FROM pgtrickle.pgt_requests r WHERE (r.args->>'pgt_id')::bigint = pgt_id)
-       AND EXISTS (SELECT FROM pgtrickle.pgt_dependencies d WHERE d.pgt_id = pgt_id AND d.captured
-                   AND d.column_snapshot <> pgtrickle._column_snapshot(d.source_relid, d.attnums)) THEN
-        SELECT pgtrickle._call_request(jsonb_build_object('op', 'rebuild', 'pgt_id', pgt_id, 'schema', st.pgt_schema, 'name', st.pgt_name,
-            'refresh_mode', st.requested_mode, 'search_path', st.caller_search_path), pg_get_userbyid(c.relowner)) INTO asked
-        FROM pg_class c WHERE c.oid = st.pgt_relid;
-        UPDATE pgtrickle.pgt_requests r SET settings = st.settings WHERE r.request_id = (asked->>'request_id')::bigint;
-        retryable := true;
+    -- Not its fault, and to be healed: see _request_failed for when it can't be.
+    IF pgtrickle._is_at_home() AND pgtrickle._why_stale(pgt_id) IS NOT NULL THEN
+        PERFORM pgtrickle._request_rebuild(pgt_id);
+        UPDATE pgtrickle.pgt_stream_tables t SET next_attempt_at = at + interval '1 second' WHERE t.pgt_id = pgt_id RETURNING t.status INTO answer;
+        RETURN answer;
     END IF;
     UPDATE pgtrickle.pgt_stream_tables t SET
         consecutive_errors = t.consecutive_errors + 1,
@@ -312,6 +305,7 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
         LEFT JOIN pgtrickle.pgt_stream_tables u ON u.pgt_relid = x.source_relid
         LEFT JOIN pg_class s ON s.oid = x.source_relid
         WHERE x.pgt_id = t.pgt_id) AS d
+    WHERE pgtrickle._is_at_home()
     ORDER BY t.pgt_id
 $body$;
 
@@ -327,6 +321,9 @@ DECLARE
     n bigint;
     total bigint := 0;
 BEGIN
+    IF NOT pgtrickle._is_at_home() THEN
+        RETURN 0;
+    END IF;
     FOR st IN SELECT t.pgt_id FROM pgtrickle.pgt_stream_tables t WHERE NOT EXISTS (SELECT FROM pg_class r WHERE r.oid = t.pgt_relid) LOOP
         PERFORM pgtrickle._drop_immediate(st.pgt_id);
         PERFORM pgtrickle._call_unregister(st.pgt_id);

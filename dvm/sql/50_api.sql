@@ -312,7 +312,11 @@ BEGIN
             USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = st.last_error_message,
                   HINT = format('SELECT pgtrickle.resume_stream_table(%L);', format('%I.%I', st.pgt_schema, st.pgt_name));
     END IF;
-    PERFORM pgtrickle._refresh(st.pgt_id, 'MANUAL');
+    IF pgtrickle._is_at_home() AND pgtrickle._why_stale(st.pgt_id) IS NOT NULL THEN
+        PERFORM pgtrickle._repair(st);
+    ELSE
+        PERFORM pgtrickle._refresh(st.pgt_id, 'MANUAL');
+    END IF;
 END
 $body$;
 

@@ -300,15 +300,15 @@ static void test_functions(void **state)
     };
     struct catalog c = { .tables = tables, .n_tables = 1, .functions = &one, .n_functions = 1 };
 
-    assert_true(support_check_differential(&f->a, &c, &f->refused));
+    assert_true(support_check_differential(&f->a, &c, false, &f->refused));
     one.returns_set = true;
-    assert_true(support_check_differential(&f->a, &c, &f->refused));
+    assert_true(support_check_differential(&f->a, &c, false, &f->refused));
     one = (struct cat_function){
         .schema = "pg_catalog", .name = "anytextcat", .volatility = 's', .builtin = true
     };
-    assert_true(support_check_differential(&f->a, &c, &f->refused));
+    assert_true(support_check_differential(&f->a, &c, false, &f->refused));
     one.builtin = false; /* a user's own of that name */
-    assert_false(support_check_differential(&f->a, &c, &f->refused));
+    assert_false(support_check_differential(&f->a, &c, false, &f->refused));
     one.volatility = 'v';
     assert_ptr_equal(support_find_volatile(&c), &one);
 }
