@@ -228,7 +228,8 @@ CREATE OR REPLACE FUNCTION pgtrickle._refresh_failed(pgt_id bigint, sqlstate tex
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 #variable_conflict use_variable
 DECLARE
-    retryable boolean := coalesce(left(sqlstate, 2) IN ('40', '57', '08', '53') OR sqlstate = '55P03', true);
+    -- 55000 is _refresh's own when something was altered: another stream table's rebuild may have healed the source meanwhile.
+    retryable boolean := coalesce(left(sqlstate, 2) IN ('40', '57', '08', '53') OR sqlstate IN ('55P03', '55000'), true);
     answer text;
     at timestamptz := clock_timestamp();
 BEGIN
