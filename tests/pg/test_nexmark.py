@@ -7,6 +7,7 @@ windows that it lies in.
 import random
 
 from tests.support import pg
+from tests.support.harness import only
 
 SCHEMA = """
 CREATE TABLE person (id int PRIMARY KEY, name text, city text, state text, at timestamp);
@@ -88,6 +89,7 @@ def test_nexmark(world):
                 pg.assert_equal(conn, name, query, f"(seed {world.seed}, cycle {n})")
 
 
+@only(18)
 def test_shapes(world):
     """A chain of five, fifty readers of one source, and a diamond: each level is right after one refresh in order."""
     with world.database() as connect:

@@ -6,6 +6,7 @@ import time
 import psycopg
 
 from tests.support import pg
+from tests.support.harness import only
 
 BASE = """
 CREATE TABLE orders (id serial PRIMARY KEY, region text, amount numeric(10,2), ratio float8);
@@ -79,6 +80,7 @@ def test_check_finds_what_differs_and_only_that(world):
         expect(check(conn, "by_region_differential")[:3], ("EQUAL", 0, 0), "after a repair")
 
 
+@only(15)
 def test_check_in_transactions_and_by_others(world):
     with world.database() as connect:
         conn = connect()
@@ -198,6 +200,7 @@ def test_diamond_is_refreshed_all_or_nothing(world):
         pg.wait_equal(conn, "l", BY_REGION)
 
 
+@only(18)
 def test_gates_and_watermarks(world):
     with world.database() as connect:
         conn = connect()
@@ -234,6 +237,7 @@ def test_gates_and_watermarks(world):
         pg.expect_error(conn, "SELECT pgtrickle.drop_watermark_group('pair')", "42704")
 
 
+@only(18)
 def test_alerts_are_sent(world):
     with world.database() as connect:
         conn, listener = connect(), connect.direct()
@@ -248,6 +252,7 @@ def test_alerts_are_sent(world):
         expect((seen[1]["action"], seen[1]["rows_inserted"]), ("DIFFERENTIAL", 1), "what it did")
 
 
+@only(15)
 def test_database_can_be_dropped_beside_the_scheduler(world):
     with world.database() as connect:
         conn = connect()
@@ -300,6 +305,7 @@ def test_a_new_query_changes_only_the_rows_that_differ(world):
             pg.assert_equal(conn, st, rows_of, mode)
 
 
+@only(18)
 def test_auto_says_why_and_takes_the_faster_way(world):
     with world.database() as connect:
         conn = connect()
@@ -321,6 +327,7 @@ def test_auto_says_why_and_takes_the_faster_way(world):
         pg.assert_equal(conn, "st", BY_REGION)
 
 
+@only(15)
 def test_refreshes_that_are_broken_off_heal(world):
     """Cancelled, locked out, out of space, dropped in the middle: what was there stays, and the next one is right."""
     with world.database() as connect:
@@ -368,6 +375,7 @@ def test_refreshes_that_are_broken_off_heal(world):
         expect(pg.one(conn, "SELECT count(*) FROM pg_class WHERE relnamespace = 'pgtrickle_changes'::regnamespace AND relname ~ '^c_[0-9]+$'"), 0, "buffers left")
 
 
+@only(18)
 def test_graph_is_drawn(world):
     with world.database() as connect:
         conn = connect()

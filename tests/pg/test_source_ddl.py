@@ -4,6 +4,7 @@ import os
 import subprocess
 
 from tests.support import pg
+from tests.support.harness import only
 
 WITH = "WITH (schedule = '1s', refresh_mode = 'DIFFERENTIAL')"
 
@@ -32,6 +33,7 @@ CREATE TABLE sales_2x PARTITION OF sales_2 DEFAULT;
 """
 
 
+@only(18)
 def test_partitions_by_scheduler(world):
     query = "SELECT region, count(*) AS n, sum(amount) AS total FROM sales GROUP BY region"
     keyed = "SELECT id, at, amount FROM sales WHERE amount > 2"
@@ -77,6 +79,7 @@ def test_partitions_by_scheduler(world):
             raise pg.Failure(f"a row written to a leaf was brought in by {last}")
 
 
+@only(18)
 def test_inheritance_unlogged_and_views_of_views(world):
     with world.database() as connect:
         conn, direct = connect(), connect.direct()
@@ -105,6 +108,7 @@ def test_inheritance_unlogged_and_views_of_views(world):
                 check(direct, name, query, step)
 
 
+@only(15)
 def test_ddl_on_sources_behind_our_back(world):
     query = "SELECT id, label(kind) AS kind, amount FROM orders"
     with world.database() as connect:
@@ -161,6 +165,7 @@ def test_writers_in_the_role_of_a_replica_are_captured(world):
         check(direct, "st", query, "written as ever")
 
 
+@only(15)
 def test_dump_and_restore_and_template_copies(world):
     queries = {"totals": "SELECT kind, sum(v) AS v FROM src GROUP BY kind", "above": "SELECT count(*) AS n, sum(v) AS v FROM totals",
                "at_once": "SELECT kind, count(*) AS n FROM src GROUP BY kind"}

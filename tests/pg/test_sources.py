@@ -3,6 +3,7 @@
 import random
 
 from tests.support import pg
+from tests.support.harness import only
 
 QUERY = "SELECT region, count(*) AS n, sum(amount) AS total FROM orders GROUP BY region"
 
@@ -48,6 +49,7 @@ def test_partitions(world):
                     pg.assert_equal(conn, name, query, f"(seed {world.seed}) {statement}")
 
 
+@only(15)
 def test_partitions_come_and_go(world):
     """The scheduler notices what was attached, detached, created and dropped, with no writes to tell it."""
     with world.database() as connect:

@@ -1,6 +1,7 @@
 """TPC-H's 22 queries as stream tables: equal to their queries after every cycle of changes."""
 
 from tests.support import pg, tpch
+from tests.support.harness import only
 
 SCALE = 0.002
 
@@ -62,6 +63,7 @@ def test_differential(world):
             compare(conn, "DIFFERENTIAL", f"cycle {cycle}")
 
 
+@only(15)
 def test_immediate(world):
     """All 22 of them inside the writing transactions."""
     with world.database() as connect:
