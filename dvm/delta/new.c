@@ -213,33 +213,20 @@ static void put_join(struct text *out, const struct op *op, const struct restric
         text_put(out, "true");
 }
 
-static void put_group(struct text *out, const struct op *op, const struct restriction *r)
+/* An operator that is evaluated by key over its input, of which the affected keys may be enough. */
+static void put_by_key(struct text *out, const struct op *op, const struct restriction *r,
+                       void (*put)(struct text *, const struct op *, const char *))
 {
     struct text from;
 
     text_init(&from);
     text_put(&from, "(");
-    if (r != NULL && r->at == op && op->n_exprs > 0)
+    if (r != NULL && r->at == op && (op->kind != OP_GROUP || op->n_exprs > 0))
         put_affected(&from, op->left, op, r->keys_cte, put_unrestricted);
     else
         put_new(&from, op->left, r);
     text_put(&from, ")");
-    delta_put_group(out, op, from.ptr);
-    text_free(&from);
-}
-
-static void put_distinct_on(struct text *out, const struct op *op, const struct restriction *r)
-{
-    struct text from;
-
-    text_init(&from);
-    text_put(&from, "(");
-    if (r != NULL && r->at == op)
-        put_affected(&from, op->left, op, r->keys_cte, put_unrestricted);
-    else
-        put_new(&from, op->left, r);
-    text_put(&from, ")");
-    delta_put_distinct_on(out, op, from.ptr);
+    put(out, op, from.ptr);
     text_free(&from);
 }
 
@@ -291,21 +278,6 @@ static void put_self(struct text *out, const struct op *op, const struct restric
     text_put(out, "SELECT ");
     put_needed(out, op, "x", false);
     text_printf(out, " FROM r%d x", op->of->id);
-}
-
-static void put_window(struct text *out, const struct op *op, const struct restriction *r)
-{
-    struct text from;
-
-    text_init(&from);
-    text_put(&from, "(");
-    if (r != NULL && r->at == op)
-        put_affected(&from, op->left, op, r->keys_cte, put_unrestricted);
-    else
-        put_new(&from, op->left, r);
-    text_put(&from, ")");
-    delta_put_window(out, op, from.ptr);
-    text_free(&from);
 }
 
 static void put_values(struct text *out, const struct op *op)
@@ -404,13 +376,13 @@ void put_new(struct text *out, const struct op *op, const struct restriction *r)
         put_from(out, op->right, "x", r);
         return;
     case OP_GROUP:
-        put_group(out, op, r);
+        put_by_key(out, op, r, delta_put_group);
         return;
     case OP_DISTINCT_ON:
-        put_distinct_on(out, op, r);
+        put_by_key(out, op, r, delta_put_distinct_on);
         return;
     case OP_WINDOW:
-        put_window(out, op, r);
+        put_by_key(out, op, r, delta_put_window);
         return;
     case OP_VALUES:
         put_values(out, op);
